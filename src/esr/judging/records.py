@@ -44,8 +44,12 @@ class Scored:
     """A judged response: at least one attempt, in order, not overlapping."""
 
     attempts: tuple[Attempt, ...]
+    segments: tuple[float, ...] = ()
+    """Scores 0-100 of the thirds of the response, where asked for: implicit recovery, never part of ESR."""
 
     def __post_init__(self) -> None:
+        if not all(0 <= score <= 100 for score in self.segments):
+            raise UserError("a score lies in 0..100", list(self.segments))
         if not self.attempts:
             raise UserError("a scored response has at least one attempt", None, "Use Unscored('no attempt')")
         for before, after in zip(self.attempts, self.attempts[1:], strict=False):
@@ -61,7 +65,8 @@ class Scored:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the store; ``judgement_from_json`` reads it."""
-        return {"attempts": [asdict(a) for a in self.attempts]}
+        data: dict[str, Any] = {"attempts": [asdict(a) for a in self.attempts]}
+        return data | {"segments": list(self.segments)} if self.segments else data
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ Judgement = Scored | Unscored
 def judgement_from_json(data: dict[str, Any]) -> Judgement:
     """The inverse of ``to_json``."""
     if "attempts" in data:
-        return Scored(tuple(Attempt(**a) for a in data["attempts"]))
+        return Scored(tuple(Attempt(**a) for a in data["attempts"]), tuple(data.get("segments", ())))
     return Unscored(**data)
 
 

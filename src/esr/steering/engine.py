@@ -120,9 +120,7 @@ class Engine(Protocol):
         """
         ...
 
-    def max_activations(
-        self, sequences: Iterable[tuple[Sequence[int], int]]
-    ) -> Iterator[NDArray[np.float32]]:
-        """For each unsteered (token_ids, prompt_length): the maximum of every latent, shape [latents], over the
-        response tokens."""
+    def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
+        """For each unsteered (token_ids, start, end): every latent's maximum, shape [latents], over the token
+        positions start..end-1."""
         ...

@@ -1,0 +1,155 @@
+"""The headline quantities per condition (METHOD section 1): rates, means, their intervals and every count
+beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from esr.analysis.trials import checked
+from esr.analysis.uncertainty import (
+    DRAWS,
+    LEVEL,
+    UNDEFINED,
+    Floats,
+    bootstrap_sums,
+    divide,
+    ratio_interval,
+    wilson,
+)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A ratio of two sums over trials: sum of ``column`` over the trials of ``over``, divided by their
+    number.
+    """
+
+    key: str
+    title: str
+    column: str
+    over: Literal["scored", "multi_attempt"]
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Range of one trial's value: (0, 1) for an event."""
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it counts events (and so has a Wilson interval)."""
+        return self.bounds == (0.0, 1.0)
+
+    @property
+    def undefined(self) -> str:
+        """Why there is no value when the denominator is 0."""
+        return "no scored responses" if self.over == "scored" else "no multi-attempt responses"
+
+    def terms(self, trials: pd.DataFrame) -> tuple[Floats, Floats]:
+        """Numerator and denominator of every trial, each of shape [trials]."""
+        counted = trials["state"].eq("scored").to_numpy(bool)
+        if self.over == "multi_attempt":
+            counted = counted & trials["multi_attempt"].to_numpy(bool)
+        values = trials[self.column].astype(float).to_numpy()
+        return np.where(counted, values, 0.0), counted.astype(np.float64)
+
+
+STATISTICS: tuple[Statistic, ...] = (
+    Statistic("multi_attempt_rate", "Multi-attempt rate", "multi_attempt", "scored"),
+    Statistic("improvement_rate", "Improvement rate", "improved", "multi_attempt"),
+    Statistic("esr_rate", "ESR rate", "improved", "scored"),
+    Statistic("mean_improvement", "Mean score improvement", "improvement", "multi_attempt", (-100.0, 100.0)),
+    Statistic("mean_first_score", "Mean first score", "first_score", "scored", (0.0, 100.0)),
+)
+SUBSETS: dict[str, str] = {"": "", "_without_degraded": "degraded", "_without_promoted": "promoted"}
+"""Suffix of a statistic's columns -> the flag whose trials are left out."""
+
+
+def summarise(trials: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> pd.DataFrame:
+    """One row per condition, sorted by name; ``trials`` has the columns of ``esr.analysis.trials.COLUMNS``.
+
+    Counts: ``n_trials``, ``n_scored``, ``n_unscored``, ``unscored_reasons`` (dict reason -> count),
+    ``n_degraded`` (of all trials), ``n_directions``, ``n_promoted_directions``, ``n_prompts``,
+    ``n_multi_attempt``, ``n_unannounced`` (scored, more than one attempt, but no explicit restart: never part
+    of ESR).
+
+    For each statistic S (multi_attempt_rate, improvement_rate, esr_rate, mean_improvement, mean_first_score),
+    and again with the suffixes ``_without_degraded`` and ``_without_promoted``: ``S`` (rates in 0..1, means
+    in score points), ``S_numerator``, ``S_denominator``, ``S_low`` and ``S_high`` (clustered by direction),
+    ``S_interval_method``, ``S_note`` and, for rates, ``S_wilson_low`` and ``S_wilson_high`` (trials taken as
+    independent). A statistic with denominator 0 is NaN, its method is "undefined" and its note says why.
+
+    Every condition is bootstrapped from ``seed`` afresh, so its numbers depend neither on the other
+    conditions nor on the order of the rows. Raises UserError as ``checked`` does.
+    """
+    trials = checked(trials, ["degraded", "promoted", "n_attempts", "reason"])
+    rows = [
+        {"condition": str(name)} | _counts(part) | _statistics(part, seed=seed, draws=draws, level=level)
+        for name, part in trials.groupby("condition", sort=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _counts(trials: pd.DataFrame) -> dict[str, object]:
+    scored = trials["state"].eq("scored")
+    multi = trials["multi_attempt"].astype(bool)
+    reasons = trials.loc[~scored, "reason"].value_counts()
+    return {
+        "n_trials": len(trials),
+        "n_scored": int(scored.sum()),
+        "n_unscored": int((~scored).sum()),
+        "unscored_reasons": {str(reason): int(reasons[reason]) for reason in sorted(reasons.index)},
+        "n_degraded": int(trials["degraded"].astype(bool).sum()),
+        "n_directions": int(trials["direction"].nunique()),
+        "n_promoted_directions": int(trials.loc[trials["promoted"].astype(bool), "direction"].nunique()),
+        "n_prompts": int(trials["prompt_index"].nunique()),
+        "n_multi_attempt": int(multi.sum()),
+        "n_unannounced": int((scored & ~multi & trials["n_attempts"].astype(float).gt(1)).sum()),
+    }
+
+
+def _statistics(trials: pd.DataFrame, *, seed: int, draws: int, level: float) -> dict[str, object]:
+    row: dict[str, object] = {}
+    for suffix, flag in SUBSETS.items():
+        part = trials[~trials[flag].astype(bool)] if flag else trials
+        numerators, denominators = sums_by_direction(part, STATISTICS)
+        ratios = np.empty((draws, 0))
+        if len(numerators):
+            sampled = bootstrap_sums(np.hstack([numerators, denominators]), seed=seed, draws=draws)
+            ratios = divide(sampled[:, : len(STATISTICS)], sampled[:, len(STATISTICS) :])
+        for i, statistic in enumerate(STATISTICS):
+            key = statistic.key + suffix
+            numerator, denominator = float(numerators[:, i].sum()), int(denominators[:, i].sum())
+            row[key] = numerator / denominator if denominator else math.nan
+            row[f"{key}_numerator"] = int(numerator) if statistic.is_rate else numerator
+            row[f"{key}_denominator"] = denominator
+            row[f"{key}_note"] = "" if denominator else statistic.undefined
+            if denominator:
+                interval = ratio_interval(
+                    numerators[:, i], denominators[:, i], seed=seed, draws=draws, level=level,
+                    bounds=statistic.bounds, draws_of_ratio=ratios[:, i],
+                )  # fmt: skip
+                row[f"{key}_low"], row[f"{key}_high"] = interval.low, interval.high
+                row[f"{key}_interval_method"] = interval.method
+            else:
+                row[f"{key}_low"], row[f"{key}_high"] = math.nan, math.nan
+                row[f"{key}_interval_method"] = UNDEFINED
+            if statistic.is_rate:
+                row[f"{key}_wilson_low"], row[f"{key}_wilson_high"] = wilson(int(numerator), denominator, level)
+    return row
+
+
+def sums_by_direction(trials: pd.DataFrame, statistics: tuple[Statistic, ...]) -> tuple[Floats, Floats]:
+    """Sums of numerators and denominators per direction, each [directions, statistics], directions sorted by
+    id.
+    """
+    codes, directions = pd.factorize(trials["direction"], sort=True)
+    shape = (len(directions), len(statistics))
+    numerators, denominators = np.zeros(shape), np.zeros(shape)
+    for i, statistic in enumerate(statistics):
+        above, below = statistic.terms(trials)
+        numerators[:, i] = np.bincount(codes, weights=above, minlength=len(directions))
+        denominators[:, i] = np.bincount(codes, weights=below, minlength=len(directions))
+    return numerators, denominators

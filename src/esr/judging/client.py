@@ -1,0 +1,341 @@
+"""One question to a model through inspect_ai: an answer, or a typed reason why there is none.
+
+inspect_ai knows the providers, their batch interfaces, prompt caching and structured outputs, and adapts the
+number of connections to rate limits. Left to itself it also retries and waits without end, keeps every call
+in memory and puts whole requests into its errors; here each call is made once, with a limit in seconds, and
+errors are cut down to what may be stored and printed. The module is importable without inspect_ai; opening a
+client is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from esr.errors import UserError
+from esr.judging.verdict import clip
+
+BATCH_PROVIDERS = frozenset({"anthropic", "google", "grok", "openai", "together"})
+BATCH_HOURS = 25.0
+"""Providers promise a batch within 24 hours."""
+
+_SDK_RETRIES_OFF = frozenset({"anthropic", "openai", "openai-api", "openrouter"})
+_KEY_LIKE = re.compile(
+    r"\b(?:sk|pk|key|rk)-[\w*-]{6,}|\bAIza[\w-]{20,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+(?=@)"
+)
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$")
+
+
+@dataclass
+class Usage:
+    """What judging has cost so far."""
+
+    calls: int = 0
+    """Requests sent, failed ones included."""
+    input_tokens: int = 0
+    """As the provider counts them, cached ones included."""
+    cached_tokens: int = 0
+    """Input tokens the provider read from its cache, at its lower price."""
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The model's words."""
+
+    text: str
+    """Untrusted. Empty when the provider sent no choice."""
+    stop: str
+    """inspect_ai's stop reason: ``stop``, ``max_tokens``, ``model_length``, ``content_filter``, ..."""
+
+
+class NoReplyError(Exception):
+    """A call without an answer; the message is short, printable and free of keys."""
+
+    def __init__(
+        self,
+        kind: Literal["timeout", "again", "refused by the server", "schema"],
+        detail: str,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        """``again``: may work when repeated (rate limit, server error, cut connection). ``schema``: the
+        server does not know structured outputs."""
+        self.wait = wait
+        """Seconds the server asked to wait."""
+
+
+class Client:
+    """A model behind inspect_ai. Make one per event loop thread and close it there."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None,
+        timeout: float,
+        max_connections: int,
+        temperature: float | None,
+        max_tokens: int,
+        schema: dict[str, Any] | None,
+        batch: bool,
+        usage: Usage,
+    ) -> None:
+        """Raises UserError when the model cannot be asked: unknown provider, no key, a package missing."""
+        self._model_name, self._base_url = model, base_url
+        self._timeout, self._max_connections = timeout, max_connections
+        self._temperature, self._max_tokens = temperature, max_tokens
+        self._schema, self._batch, self._usage = schema, batch, usage
+        self._secrets = _secrets()
+        self._retired: list[Any] = []
+        self._model = self._open()
+
+    def _open(self) -> Any:
+        try:
+            from inspect_ai.model import get_model
+        except ImportError:
+            raise UserError(
+                "a model judge needs the optional packages of the extra 'judge'",
+                "inspect_ai is not installed",
+                "Run: pip install 'esr[judge]'",
+            ) from None
+        provider = self._model_name.split("/")[0]
+        if self._batch and provider not in BATCH_PROVIDERS:
+            raise UserError(
+                f"batch mode needs one of the providers {', '.join(sorted(BATCH_PROVIDERS))}",
+                self._model_name,
+                "Judge without batch mode",
+            )
+        if self._batch:
+            _silence_batches()
+        options: dict[str, Any] = {"max_retries": 0} if provider in _SDK_RETRIES_OFF else {}
+        excepthook = sys.excepthook  # inspect_ai replaces it for its own command line
+        try:
+            model = get_model(self._model_name, base_url=self._base_url, memoize=False, **options)
+        except Exception as error:
+            raise self._cannot_open(error) from None
+        finally:
+            sys.excepthook = excepthook
+        key = getattr(model.api, "api_key", None)
+        if isinstance(key, str) and len(key) >= 4:
+            self._secrets.add(key)
+        return model
+
+    def _cannot_open(self, error: Exception) -> UserError:
+        words = re.sub(r"\[/?[a-z ]*\]", "", str(getattr(error, "message", error)))  # rich markup
+        detail = self._clean(re.sub(r"^ERROR:?\s*", "", words.strip()))
+        if "not recognized" in detail or "format of" in detail:
+            return UserError(
+                "a judge is named PROVIDER/MODEL and the provider is known to inspect_ai",
+                self._model_name,
+                "Examples: anthropic/claude-..., openai/gpt-..., openrouter/..., "
+                "openai-api/NAME/MODEL for any OpenAI-compatible server",
+            )
+        if "defined in the environment" in detail or "api_key" in detail.lower():
+            return UserError(
+                f"the provider of {self._model_name} needs its settings in the environment",
+                detail,
+                "Set the variable named here and run again; esr never stores it",
+            )
+        return UserError(
+            f"the judge {self._model_name} can be reached through inspect_ai",
+            detail or type(error).__name__,
+            "Install or set what is named here",
+        )
+
+    async def ask(self, messages: list[tuple[str, str]], *, live: bool = False) -> Reply:
+        """Put (role, text) messages to the model once; roles are ``system``, ``user``, ``assistant``.
+
+        ``live`` answers at once even in batch mode. Raises NoReplyError; UserError when asking anyone else
+        would fail the same way (key refused, model unknown).
+        """
+        from inspect_ai.model import (
+            BatchConfig,
+            ChatMessageAssistant,
+            ChatMessageSystem,
+            ChatMessageUser,
+            ContentText,
+            GenerateConfig,
+            ResponseSchema,
+        )
+        from inspect_ai.util import AdaptiveConcurrency, JSONSchema
+
+        batch = self._batch and not live
+        config = GenerateConfig(
+            max_retries=5 if batch else 0,
+            attempt_timeout=None if batch else max(1, round(self._timeout)),
+            max_tokens=self._max_tokens,
+            temperature=self._temperature,
+            adaptive_connections=AdaptiveConcurrency(
+                min=1, start=min(10, self._max_connections), max=self._max_connections
+            ),
+            batch=BatchConfig() if batch else None,
+        )
+        if self._schema is not None:
+            schema = JSONSchema.model_validate(self._schema)
+            config.response_schema = ResponseSchema(name="verdict", json_schema=schema, strict=True)
+        chat: list[Any] = []
+        for role, text in messages:
+            if role == "system":  # the same for every response: the provider may keep it
+                chat.append(ChatMessageSystem(content=[ContentText(text=text, cache_breakpoint=True)]))
+            else:
+                chat.append((ChatMessageUser if role == "user" else ChatMessageAssistant)(content=text))
+        model = self._model
+        self._usage.calls += 1
+        try:
+            async with asyncio.timeout(BATCH_HOURS * 3600 if batch else None):
+                output = await model.generate(chat, config=config)
+        except Exception as error:
+            if batch and self._model is model:  # its batch worker does not outlive an error
+                self._retired.append(model)
+                self._model = self._open()
+            raise self._no_reply(error) from None
+        if output.usage is not None:
+            used = output.usage
+            cached = used.input_tokens_cache_read or 0
+            self._usage.input_tokens += used.input_tokens + cached + (used.input_tokens_cache_write or 0)
+            self._usage.cached_tokens += cached
+            self._usage.output_tokens += used.output_tokens
+        if not output.choices:
+            return Reply("", "unknown")
+        return Reply(output.choices[0].message.text, output.choices[0].stop_reason)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for model in [*self._retired, self._model]:
+            with contextlib.suppress(Exception):
+                await model.api.aclose()
+
+    def without_schema(self) -> None:
+        """Ask without a response schema from now on, which the server does not know; the form is checked anyway."""
+        self._schema = None
+
+    def _no_reply(self, error: Exception) -> Exception:
+        from tenacity import RetryError
+
+        transient = isinstance(error, RetryError)  # the kind of failure that inspect_ai would have repeated
+        if isinstance(error, RetryError):
+            cause = error.last_attempt.exception()
+            error = cause if isinstance(cause, Exception) else error
+        name = type(error).__name__
+        if isinstance(error, TimeoutError) or "Timeout" in name:
+            return NoReplyError("timeout", f"no answer within {self._timeout:g} s")
+        status = _status(error)
+        words = getattr(error, "provider_message", None) or getattr(error, "message", None)
+        if not isinstance(words, str):  # str(error) may hold the whole request
+            words = "" if name == "ModelGenerateError" else str(error)
+        detail = self._clean(f"{name}{f' {status}' if status else ''}: {words}")
+        if status == 401:
+            return UserError(
+                f"the provider of {self._model_name} accepts the key", detail, "Correct the key and run again"
+            )
+        if status == 404:
+            return UserError(
+                f"the provider knows the model {self._model_name}", detail, "Correct the model's name"
+            )
+        if status in (400, 422) and self._schema is not None and re.search("response_format|schema", words):
+            return NoReplyError("schema", detail)
+        if transient or status is None or status >= 500 or status in (408, 409, 429):
+            return NoReplyError("again", detail, _retry_after(error))
+        return NoReplyError("refused by the server", detail)
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return clip(_KEY_LIKE.sub("[key]", text), 300)
+
+
+def _secrets() -> set[str]:
+    return {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= 8}
+
+
+def _status(error: BaseException | None) -> int | None:
+    while error is not None:
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def _retry_after(error: BaseException) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        wait = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return wait if wait >= 0 else None
+
+
+def _silence_batches() -> None:
+    """inspect_ai prints the progress of batches in the server's own words; nothing foreign is printed here."""
+    with contextlib.suppress(ImportError):
+        from inspect_ai.model._providers.util import batch_log
+
+        batch_log.set_batch_log_callback(lambda _: None)
+
+
+class _LoopThread:
+    """One event loop in one background thread, shared by the judges of a process while any of them works.
+
+    inspect_ai keeps its connection limits per process and they can only be waited for from one loop. The
+    thread is a daemon: a judge that was abandoned half way cannot keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[asyncio.AbstractEventLoop]:
+        """The loop, running; it ends with its last user."""
+        with self._lock:
+            if self._users == 0:
+                self._start()
+            self._users += 1
+            loop = self._loop
+        assert loop is not None
+        try:
+            yield loop
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._end()
+
+    def _start(self) -> None:
+        ready = threading.Event()
+
+        async def serve() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            ready.set()
+            await self._stop.wait()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="esr judge", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def _end(self) -> None:
+        assert self._loop is not None and self._stop is not None and self._thread is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=10)
+        self._loop = self._stop = self._thread = None
+
+
+loop_thread = _LoopThread()

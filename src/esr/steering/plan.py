@@ -1,0 +1,145 @@
+"""The arithmetic of one batch at one layer, as tensors: no Python loop over rows.
+
+A layer's interventions are laid out in *slots*: slot 0 holds every row's first add, slot 1 every row's second, and
+so on, so one slot is a handful of tensor operations for the whole batch, whatever each row asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from esr.errors import UserError
+from esr.steering.engine import Request
+from esr.steering.interventions import Add, Clamp, Schedule
+from esr.subjects.latents import LatentReader
+
+_FAR = 2**40  # beyond any position: an open end of a schedule
+
+
+def _bounds(schedule: Schedule) -> tuple[int, int]:
+    start = -_FAR if schedule.start is None else schedule.start
+    return start, _FAR if schedule.end is None else schedule.end
+
+
+@dataclass
+class _Window:
+    """Where each row's intervention of one slot applies. ``start`` and ``end``: long tensors, any trailing shape."""
+
+    start: Tensor
+    end: Tensor
+    unbounded: bool
+    """Every row has an intervention here and none has a bound: nothing needs masking while decoding."""
+
+    def covers(self, positions: Tensor, valid: Tensor) -> Tensor:
+        """Bool mask; positions and valid are [B, T] (or [B, T, 1] for latent-wise windows)."""
+        start, end = (b.unsqueeze(1) for b in (self.start, self.end))
+        return (positions >= start) & (positions < end) & valid
+
+
+class LayerPlan:
+    """All interventions of a batch at one decoder layer.
+
+    ``counts`` accumulates, per row, the positions really changed (long, [B]); the engine compares it with the
+    schedules when a row ends, so steering that did not happen cannot go unnoticed.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], layer: int, reader: LatentReader | None, device: torch.device
+    ) -> None:
+        self.layer = layer
+        rows = len(requests)
+        self.counts = torch.zeros(rows, dtype=torch.long, device=device)
+        self.finite = torch.ones(rows, dtype=torch.bool, device=device)
+        adds = [[i for i in r.interventions if isinstance(i, Add) and i.layer == layer] for r in requests]
+        clamps = [[i for i in r.interventions if isinstance(i, Clamp) and i.layer == layer] for r in requests]
+        self._adds = [self._add_slot(adds, k, device) for k in range(max(map(len, adds)))]
+        self._clamps: list[tuple[_Window, Tensor]] = []
+        if any(clamps):
+            if reader is None:
+                raise UserError(
+                    "a clamp needs the subject's SAE", "a subject without an SAE", "Name one in [subject.sae]"
+                )
+            self._reader = reader
+            self._lay_out_clamps(clamps, device)
+            self._reads_steered = torch.tensor([r.clamp_reads == "steered" for r in requests], device=device)
+
+    @staticmethod
+    def _add_slot(adds: list[list[Add]], k: int, device: torch.device) -> tuple[_Window, Tensor]:
+        chosen = [row[k] if k < len(row) else None for row in adds]
+        width = next(a for a in chosen if a is not None).direction.vector.shape[0]
+        vectors = torch.zeros(len(chosen), width)
+        bounds = [(0, 0)] * len(chosen)  # an empty window where a row has no k-th add
+        for row, add in enumerate(chosen):
+            if add is not None:
+                vectors[row] = add.boost * torch.from_numpy(add.direction.vector.copy())
+                bounds[row] = _bounds(add.schedule)
+        start, end = torch.tensor(bounds, device=device).T
+        unbounded = all(a is not None and a.schedule == Schedule() for a in chosen)
+        return _Window(start, end, unbounded), vectors.to(device).unsqueeze(1)
+
+    def _lay_out_clamps(self, clamps: list[list[Clamp]], device: torch.device) -> None:
+        """One column per distinct latent; a latent clamped again in a row (another stretch) goes to the next slot."""
+        columns = {latent: c for c, latent in enumerate(sorted({c.latent for row in clamps for c in row}))}
+        self._latents = torch.tensor(list(columns), device=device)
+        slots: list[tuple[Tensor, Tensor, Tensor]] = []
+        for row, wanted in enumerate(clamps):
+            seen: dict[int, int] = {}
+            for clamp in wanted:
+                k = seen[clamp.latent] = seen.get(clamp.latent, -1) + 1
+                if k == len(slots):
+                    shape = (len(clamps), len(columns))
+                    slots.append(
+                        (
+                            torch.zeros(shape, dtype=torch.long),
+                            torch.zeros(shape, dtype=torch.long),
+                            torch.zeros(shape),
+                        )
+                    )
+                start, end, value = slots[k]
+                start[row, columns[clamp.latent]], end[row, columns[clamp.latent]] = _bounds(clamp.schedule)
+                value[row, columns[clamp.latent]] = clamp.value
+        self._clamps = [
+            (_Window(start.to(device), end.to(device), False), value.to(device).unsqueeze(1))
+            for start, end, value in slots
+        ]
+
+    def apply(self, h: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
+        """The steered residual stream.
+
+        h: [B, T, d_model]; positions: [B, T] response positions (prompt negative); valid: [B, T], False on padding
+        and on rows that have ended.
+        """
+        steered = h
+        decoding = h.shape[1] == 1
+        for window, vectors in self._adds:
+            vectors = vectors.to(h.dtype)
+            if window.unbounded and decoding:  # rows that have ended change too; nobody reads them
+                steered = steered + vectors
+                self.counts += valid[:, 0]
+            else:
+                on = window.covers(positions, valid) if window.start.dim() == 1 else valid
+                steered = steered + vectors * on.unsqueeze(-1)
+                self.counts += on.sum(1)
+        if self._clamps:
+            read = torch.where(self._reads_steered[:, None, None], steered, h)
+            activations = self._reader.activations(read, self._latents)
+            for window, values in self._clamps:
+                on = window.covers(positions.unsqueeze(-1), valid.unsqueeze(-1))
+                change = torch.where(on, values.to(activations.dtype) - activations, 0)
+                delta = self._reader.decode_change(read, change, self._latents)
+                # `where`, not `*`: a run-time normalisation may leave NaN on padding, and 0 * NaN is NaN
+                steered = torch.where(on.any(-1, keepdim=True), steered + delta.to(h.dtype), steered)
+                self.counts += on.sum((1, 2))
+        self.finite &= (torch.isfinite(steered).all(-1) | ~valid).all(1)
+        return steered
+
+
+def expected_positions(request: Request, layer: int, processed: int) -> int:
+    """How many positions the plan of a layer must have changed for a request when the model has processed the
+    prompt and ``processed`` response tokens."""
+    first = -len(request.prompt_ids)
+    return sum(i.schedule.count(first, processed) for i in request.interventions if i.layer == layer)

@@ -1,0 +1,181 @@
+"""``study.toml``: all settings of a study, as one validated record. Its hash is in every key of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from esr.errors import UserError
+from esr.studies.calibration.records import CalibrationSettings
+from esr.subjects.spec import SubjectSpec
+
+FORMAT = 1
+"""Version of the study folder. A study of another version is refused."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingSettings(_Section):
+    """How responses are drawn; the fields of ``esr.steering.engine.Sampling``."""
+
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    penalty_over: Literal["all", "generated"] = "all"
+    max_new_tokens: int = Field(512, ge=1)
+
+
+class PromptSettings(_Section):
+    """Which prompts, and how many of them each direction meets."""
+
+    file: str = "how-to"
+    """A file with one prompt per line (relative to the study), or a bundled set: ``how-to``, ``how-to-held-out``,
+    ``organism``."""
+    per_direction: int = Field(5, ge=1)
+    """Trials per direction and condition: prompts are drawn without replacement, one seed each."""
+
+
+class DirectionSettings(_Section):
+    """Which directions are steered with. Every exclusion is counted and shown in the report."""
+
+    vectors: str | None = None
+    """A safetensors file of vectors instead of SAE latents (relative to the study)."""
+    latents: tuple[int, ...] | None = None
+    """Consider these latents only."""
+    count: int = Field(40, ge=1)
+    """How many directions the study uses; fewer when fewer pass."""
+    relevance: Literal["paper", "released", "none"] = "paper"
+    """``paper``: drop the latents most active on any unsteered response; ``released``: keep latents that are zero on
+    every prompt's tokens (the released code); ``none``: keep all."""
+    relevance_drop: int = Field(100, ge=0)
+    """How many latents the paper rule drops."""
+    concreteness: Literal["paper", "released", "none"] = "none"
+    """``paper``: the upper half by concreteness of the label; ``released``: at least ``concreteness_minimum``."""
+    concreteness_minimum: float = Field(65, ge=0, le=100)
+    exclude_promoted: bool = False
+    """Leave out directions that directly raise the logits of restart words (always reported as a column)."""
+    efficacy_boosts: tuple[float, ...] = ()
+    """Gate: a direction must lower the score by ``efficacy_drop`` at one of these boosts; empty: no gate."""
+    efficacy_drop: float = Field(20, gt=0, le=100)
+    efficacy_prompts: int = Field(4, ge=1)
+    baseline_per_prompt: int = Field(2, ge=1)
+    """Unsteered responses per prompt, for relevance and the unsteered score."""
+
+
+class JudgeSettings(_Section):
+    """Who grades. ``rule`` needs no network; scores well only with a lexicon (the organism's)."""
+
+    name: str = "rule"
+
+
+class EngineSettings(_Section):
+    """How it is computed. May change between runs of one study: float32 results do not depend on it."""
+
+    batch_size: int = Field(64, ge=1)
+
+
+class StudyConfig(_Section):
+    """Everything in ``study.toml``."""
+
+    name: str = Field(min_length=1, max_length=200)
+    format: int = FORMAT
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Master seed: everything random in the study hangs off it."""
+    experiments: tuple[str, ...] = ("no-steering", "incidence")
+    subject: SubjectSpec
+    sampling: SamplingSettings = SamplingSettings()
+    prompts: PromptSettings = PromptSettings()
+    directions: DirectionSettings = DirectionSettings()
+    calibration: CalibrationSettings
+    judge: JudgeSettings = JudgeSettings()
+    engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _needs_directions(self) -> StudyConfig:
+        if self.directions.vectors is None and self.subject.sae is None:
+            raise ValueError("directions come from an SAE ([subject.sae]) or a vectors file ([directions] vectors)")
+        return self
+
+    def locked(self) -> dict[str, Any]:
+        """The settings that determine results, as plain data: all but [engine] and the list of experiments."""
+        return self.model_dump(mode="json", exclude={"engine", "experiments"})
+
+    def digest(self) -> str:
+        """SHA-256 of ``locked()``, 16 hex digits."""
+        return hashlib.sha256(json.dumps(self.locked(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_config(folder: Path) -> StudyConfig:
+    """Read and validate ``folder/study.toml``.
+
+    Raises UserError for a missing file, broken TOML, an unknown or wrong setting, or another format version.
+    """
+    path = folder / "study.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("a study is a folder with a study.toml", str(folder), "Make one with `esr new`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError("study.toml is valid TOML", f"{error} in {path}") from None
+    except OSError as error:
+        raise UserError("study.toml can be read", f"{error.strerror}: {path}") from None
+    if data.get("format", FORMAT) != FORMAT:
+        raise UserError(
+            f"this version of esr reads study format {FORMAT}",
+            data["format"],
+            "Use the version that made the study",
+        )
+    return parse_config(data, str(path))
+
+
+def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
+    """Validate settings. A ``subject.preset`` supplies defaults for the subject, sampling and calibration.
+
+    Raises UserError that lists every wrong setting.
+    """
+    try:
+        return StudyConfig.model_validate(with_preset(data))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg'].removeprefix('Value error, ')}"
+            + (f" (got {e['input']!r})" if isinstance(e["input"], (str, int, float, bool)) else "")
+            for e in error.errors()
+        )
+        raise UserError(f"the settings in {where} are valid", wrong) from None
+
+
+def with_preset(data: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a published or bundled subject supplies; what the user wrote wins."""
+    subject = dict(data.get("subject", {}))
+    key = subject.pop("preset", None)
+    if key is None:
+        return data
+    from esr.subjects.published import published_subjects
+
+    presets = published_subjects()
+    if key not in presets:
+        raise UserError("subject.preset names a known subject", key, f"Known: {', '.join(presets)}")
+    preset = presets[key]
+    defaults = {
+        "subject": preset.spec.model_dump(mode="json", exclude_none=True),
+        "sampling": {
+            "temperature": preset.temperature,
+            "repetition_penalty": preset.repetition_penalty,
+            "max_new_tokens": preset.max_new_tokens,
+        },
+        "calibration": {
+            "prior_mean": preset.prior_mean, "prior_sd": preset.prior_sd,
+            "lower": 0.0, "upper": preset.upper,
+        },
+    }  # fmt: skip
+    filled = {**data, "subject": {**defaults["subject"], **subject}}
+    for section in ("sampling", "calibration"):
+        filled[section] = {**defaults[section], **data.get(section, {})}
+    return filled

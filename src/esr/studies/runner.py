@@ -1,0 +1,187 @@
+"""The one runner: subject, directions, calibration, then the grid under every condition asked for."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from esr.errors import UserError
+from esr.steering.hf import HFEngine
+from esr.steering.interventions import Direction
+from esr.studies.asking import Asker
+from esr.studies.calibrating import calibrate, from_json, to_json
+from esr.studies.calibration.records import Calibration
+from esr.studies.conditions import Condition
+from esr.studies.config import StudyConfig
+from esr.studies.experiments import experiment
+from esr.studies.grid import Cell, content_key, draw_cells
+from esr.studies.judges import make_judge
+from esr.studies.measure import Measurer, Progress, Task
+from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
+from esr.studies.store import Store
+from esr.subjects.loading import Subject, load_subject
+from esr.studies.prompts import study_prompts
+
+_PACKAGES = ("esr", "torch", "transformers", "sae-lens", "numpy")
+
+
+def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], progress: Progress) -> None:
+    """Do what is missing of the experiments; what is stored is kept.
+
+    Raises UserError for everything the user can put right, before any generation where it can be known before:
+    unknown experiments, prompts, judge, a subject that does not fit together, settings that changed.
+    """
+    conditions = _conditions(experiments)
+    prompts = tuple(study_prompts(config.prompts.file, folder, config.subject.model))
+    judge = make_judge(config)
+    with Store.writing(folder) as store:
+        check_settings(store, config)
+        progress.start("loading", 0)
+        subject = load_subject(config.subject)
+        asker = Asker(config, subject, prompts)
+        _check_requests(asker, conditions)
+        _check_fingerprint(store, subject, prompts)
+        engine = HFEngine(subject, config.engine.batch_size)
+        measurer = Measurer(store, engine, judge, content_key(config.subject.digest(), subject.fingerprint), progress)
+        progress.end()
+        _Run(folder, asker, measurer, conditions, progress).all()
+
+
+def _conditions(experiments: Sequence[str]) -> list[Condition]:
+    conditions: dict[str, Condition] = {}
+    for key in experiments:
+        for condition in experiment(key).conditions():
+            conditions[condition.name] = condition
+    if not conditions:
+        raise UserError("a run has at least one experiment", None)
+    return list(conditions.values())
+
+
+def check_settings(store: Store, config: StudyConfig) -> None:
+    """Settings are fixed when a study first runs. Raises UserError that shows every difference."""
+    now = config.locked()
+    stored = store.meta("settings")
+    if stored is None:
+        store.set_meta("settings", json.dumps(now, sort_keys=True))
+        return
+    before, after = _flat(json.loads(stored)), _flat(now)
+    changed = [
+        f"{name}: {before.get(name, '(not set)')} -> {after.get(name, '(not set)')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise UserError(
+            "the settings of a study that has results do not change",
+            "; ".join(changed),
+            "Put them back, or start a new study in another folder",
+        )
+
+
+def _flat(data: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {
+        name: value
+        for key, child in data.items()
+        for name, value in _flat(child, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def _check_requests(asker: Asker, conditions: list[Condition]) -> None:
+    """Every prompt fits under every condition, before anything is generated."""
+    engine = HFEngine(asker.subject)
+    for condition in conditions:
+        for prompt in range(len(asker.prompts)):
+            engine.check(asker.task("trial", condition, Cell(0, prompt, 0), None, 0.0).request)
+
+
+def _check_fingerprint(store: Store, subject: Subject, prompts: Sequence[str]) -> None:
+    found = {"weights": subject.fingerprint, "prompts": content_key(list(prompts))}
+    for name, value in found.items():
+        stored = store.meta(f"fingerprint {name}")
+        if stored is None:
+            store.set_meta(f"fingerprint {name}", value)
+        elif stored != value:
+            raise UserError(
+                f"the {name} of a study that has results do not change",
+                f"{stored} before, {value} now",
+                "Start a new study in another folder",
+            )
+    if store.meta("provenance") is None:
+        provenance = {p: version(p) for p in _PACKAGES}
+        provenance |= {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": str(subject.device),
+            "dtype": subject.spec.dtype,
+            "weights": subject.fingerprint,
+            "subject": subject.spec.digest(),
+        }
+        store.set_meta("provenance", json.dumps(provenance))
+
+
+@dataclass
+class _Run:
+    folder: Path
+    asker: Asker
+    measurer: Measurer
+    conditions: list[Condition]
+    progress: Progress
+
+    def all(self) -> None:
+        selection = self._selection()
+        candidates = Candidates(self.asker, self.folder)
+        directions = [candidates.by_id(c.id) for c in selection.chosen]
+        calibrations = self._calibrations(directions, selection.unsteered_score)
+        self._trials(directions, calibrations)
+
+    def _selection(self) -> Selection:
+        store = self.measurer.store
+        stored = store.record("selection", "all")
+        if stored is not None:
+            return Selection.from_json(stored)
+        tasks = baseline_tasks(self.asker)
+        self.progress.start("directions", len(tasks))
+        baseline = self.measurer.measure("directions", tasks)
+        selection = select(self.asker, self.measurer, self.folder, baseline)
+        store.set_record("selection", "all", selection.to_json())
+        self.progress.end()
+        return selection
+
+    def _calibrations(self, directions: list[Direction], unsteered: float | None) -> list[Calibration]:
+        store = self.measurer.store
+        stored = store.record("calibration", "all")
+        if stored is not None:
+            return from_json(stored)
+        settings = self.asker.config.calibration
+        self.progress.start("calibration", settings.rounds * settings.repeats * len(directions))
+        results = calibrate(self.asker, self.measurer, directions, unsteered)
+        store.set_record("calibration", "all", to_json(results))
+        self.progress.end()
+        return results
+
+    def _trials(self, directions: list[Direction], calibrations: list[Calibration]) -> None:
+        config = self.asker.config
+        usable = [(d, c.threshold) for d, c in zip(directions, calibrations, strict=True) if c.threshold is not None]
+        if not usable:
+            reasons = "; ".join(sorted({c.reason for c in calibrations})[:3])
+            raise UserError(
+                "at least one direction reaches the target score", f"none of {len(directions)}: {reasons}",
+                "Widen the calibration bounds or choose other directions",
+            )  # fmt: skip
+        ids = [d.id for d, _ in usable]
+        cells = draw_cells(config.seed, "trials", ids, len(self.asker.prompts), config.prompts.per_direction)
+        tasks: list[Task] = []
+        for condition in self.conditions:
+            for cell in cells:
+                direction, threshold = usable[cell.direction]
+                boost = condition.boost_factor * threshold
+                tasks.append(self.asker.task("trial", condition, cell, direction, boost))
+        self.progress.start("trials", len(tasks))
+        self.measurer.measure("trials", tasks)
+        self.progress.end()

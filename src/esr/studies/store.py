@@ -1,0 +1,238 @@
+"""The study file: one SQLite database that holds everything a study has produced.
+
+WAL mode, one writer (a lock file refuses a second), a commit per row: whatever moment the process dies at, what was
+stored is kept. Every row's key is the hash of what produced it, so asking again finds it and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from esr.errors import UserError
+from esr.judging.records import Judgement, judgement_from_json
+from esr.steering.engine import Response
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT PRIMARY KEY, text TEXT NOT NULL, token_ids TEXT NOT NULL, finish TEXT NOT NULL,
+    steered_positions INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS trials (
+    key TEXT PRIMARY KEY, purpose TEXT NOT NULL, condition TEXT NOT NULL, direction TEXT NOT NULL,
+    prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL, seed INTEGER NOT NULL, boost REAL NOT NULL,
+    response TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS grades (
+    response TEXT NOT NULL, judge TEXT NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (response, judge));
+CREATE TABLE IF NOT EXISTS records (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS stages (
+    stage TEXT PRIMARY KEY, seconds REAL NOT NULL, tokens INTEGER NOT NULL, responses INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as stored; ``purpose`` is ``trial`` for the grid, else the stage that needed it."""
+
+    key: str
+    purpose: str
+    condition: str
+    direction: str
+    prompt_index: int
+    prompt: str
+    seed: int
+    boost: float
+    response: str
+    """Key of the response; trials that ask for the very same thing share it."""
+
+
+class Store:
+    """Reads and writes ``study.sqlite``. Use ``Store.writing`` or ``Store.reading``."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    @classmethod
+    @contextmanager
+    def writing(cls, folder: Path) -> Iterator[Self]:
+        """Open for writing. Raises UserError when another process writes, or the folder cannot be written."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                "one process writes to a study at a time",
+                f"another one holds {folder}",
+                "Wait for it, or stop it",
+            ) from None
+        except OSError as error:
+            raise UserError("the study's folder is writable", f"{error.strerror}: {folder}") from None
+        try:
+            connection = sqlite3.connect(folder / "study.sqlite")
+            try:
+                with _clear_errors(folder):
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    connection.executescript(_SCHEMA)
+                    yield cls(connection)
+            finally:
+                connection.close()
+        finally:
+            lock.release()
+
+    @classmethod
+    @contextmanager
+    def reading(cls, folder: Path) -> Iterator[Self]:
+        """Open for reading, also while another process writes. Raises UserError when nothing was run yet."""
+        path = folder / "study.sqlite"
+        if not path.exists():
+            raise UserError("the study has results", f"none in {folder}", "Run it first: esr run STUDY")
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            with _clear_errors(folder):
+                yield cls(connection)
+        finally:
+            connection.close()
+
+    # ---- meta and small records
+
+    def meta(self, key: str) -> str | None:
+        """A value of the meta table, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Write a value of the meta table."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def record(self, kind: str, key: str) -> Any | None:
+        """A stored result of a stage (JSON), or None when that stage has not finished for this key."""
+        row = self._db.execute("SELECT value FROM records WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set_record(self, kind: str, key: str, value: Any) -> None:
+        """Store the result of a stage."""
+        self._write("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (kind, key, json.dumps(value)))
+
+    # ---- responses, trials, grades
+
+    def add_trials(self, rows: list[TrialRow]) -> None:
+        """Store trials; those already there are left as they are."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        r.key,
+                        r.purpose,
+                        r.condition,
+                        r.direction,
+                        r.prompt_index,
+                        r.prompt,
+                        r.seed,
+                        r.boost,
+                        r.response,
+                    )
+                    for r in rows
+                ],
+            )
+
+    def add_response(self, key: str, response: Response) -> None:
+        """Store a finished response."""
+        self._write(
+            "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)",
+            (
+                key,
+                _storable(response.text),
+                json.dumps(response.token_ids),
+                response.finish,
+                response.steered_positions,
+            ),
+        )
+
+    def add_grade(self, response: str, judge: str, judgement: Judgement) -> None:
+        """Store a judge's verdict."""
+        self._write(
+            "INSERT OR IGNORE INTO grades VALUES (?, ?, ?)",
+            (response, judge, json.dumps(judgement.to_json())),
+        )
+
+    def responses(self, keys: list[str]) -> dict[str, Response]:
+        """The stored ones among ``keys``; ``Response.id`` is the key."""
+        rows = self._select("SELECT key, token_ids, text, finish, steered_positions FROM responses WHERE key", keys)
+        return {r[0]: Response(r[0], tuple(json.loads(r[1])), r[2], r[3], r[4]) for r in rows}
+
+    def grades(self, responses: list[str], judge: str) -> dict[str, Judgement]:
+        """The stored verdicts of one judge among these responses."""
+        rows = self._select(
+            "SELECT response, judgement FROM grades WHERE response", responses, " AND judge = ?", (judge,)
+        )
+        return {r[0]: judgement_from_json(json.loads(r[1])) for r in rows}
+
+    def trials(self, purpose: str = "trial") -> list[TrialRow]:
+        """All stored trials of a purpose, in an order that does not depend on when they finished."""
+        rows = self._db.execute(
+            "SELECT * FROM trials WHERE purpose = ? ORDER BY condition, direction, prompt_index, seed, key",
+            (purpose,),
+        )
+        return [TrialRow(*row) for row in rows]
+
+    # ---- stages
+
+    def add_to_stage(self, stage: str, seconds: float, tokens: int, responses: int) -> None:
+        """Add wall time and work to a stage's account."""
+        self._write(
+            "INSERT INTO stages VALUES (?, ?, ?, ?) ON CONFLICT(stage) DO UPDATE SET seconds = seconds + excluded.seconds,"
+            " tokens = tokens + excluded.tokens, responses = responses + excluded.responses",
+            (stage, seconds, tokens, responses),
+        )
+
+    def stages(self) -> list[tuple[str, float, int, int]]:
+        """(stage, seconds, tokens generated, responses generated), in the order they began."""
+        return list(self._db.execute("SELECT stage, seconds, tokens, responses FROM stages ORDER BY rowid"))
+
+    # ---- plumbing
+
+    def _write(self, sql: str, values: tuple[Any, ...]) -> None:
+        with self._db:
+            self._db.execute(sql, values)
+
+    def _select(self, sql: str, keys: list[str], tail: str = "", values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for i in range(0, len(keys), 500):  # SQLite limits the number of variables in a statement
+            part = keys[i : i + 500]
+            marks = ",".join("?" * len(part))
+            rows += self._db.execute(f"{sql} IN ({marks}){tail}", (*part, *values)).fetchall()
+        return rows
+
+
+def _storable(text: str) -> str:
+    """Text as UTF-8 can hold it: a tokenizer may emit a lone surrogate, which SQLite refuses."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@contextmanager
+def _clear_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        message = str(error)
+        if "full" in message:
+            rule, remedy = "the disk has room for the study", "Free some space and run the command again"
+        elif "readonly" in message or "unable to open" in message:
+            rule, remedy = (
+                "the study's folder is writable",
+                "Change its permissions or copy the study elsewhere",
+            )
+        elif "not a database" in message or "malformed" in message:
+            rule, remedy = "study.sqlite is an intact study file", "Restore it from a copy"
+        else:
+            raise
+        raise UserError(rule, f"{message} in {folder}", remedy + "; what was stored is intact") from error

@@ -1,0 +1,159 @@
+"""A study on disk, read back as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from esr.judging.degraded import is_degraded
+from esr.judging.records import Scored
+from esr.studies.calibrating import from_json
+from esr.studies.config import StudyConfig, read_config
+from esr.studies.judges import make_judge
+from esr.studies.selecting import Selection
+from esr.studies.store import Store
+from esr.subjects.spec import ORGANISMS
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Opened with ``esr.open``. Everything is read when asked for, so a running study can be watched."""
+
+    folder: Path
+    config: StudyConfig
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Study:
+        """Raises UserError when the folder holds no valid study."""
+        path = Path(folder)
+        return cls(path, read_config(path))
+
+    @property
+    def is_organism(self) -> bool:
+        """Whether the subject ships with the package: its figures say nothing about large models."""
+        return self.config.subject.model in ORGANISMS
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial that has been generated and judged; the columns are those of
+        ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own."""
+        with Store.reading(self.folder) as store:
+            rows = store.trials()
+            keys = sorted({r.response for r in rows})
+            responses = store.responses(keys)
+            grades = store.grades(keys, make_judge(self.config).key)
+        chosen = {c.id: c for c in self._selection().chosen}
+        thresholds = self.calibration.set_index("direction")["threshold"]
+        records = []
+        for row in rows:
+            response, judgement = responses.get(row.response), grades.get(row.response)
+            if response is None or judgement is None:
+                continue
+            records.append(
+                {
+                    "trial": row.key,
+                    "condition": row.condition,
+                    "direction": row.direction,
+                    "label": chosen[row.direction].label,
+                    "prompt_index": row.prompt_index,
+                    "prompt": row.prompt,
+                    "seed": row.seed,
+                    "boost": row.boost,
+                    "text": response.text,
+                    "n_tokens": len(response.token_ids),
+                    "finish": response.finish,
+                    **_verdict(judgement),
+                    "degraded": is_degraded(response.text),
+                    "promoted": chosen[row.direction].promoted,
+                    "threshold": thresholds[row.direction],
+                }
+            )
+        return pd.DataFrame.from_records(records)
+
+    @property
+    def directions(self) -> pd.DataFrame:
+        """The directions chosen, one row each: the fields of ``esr.studies.selecting.Chosen``."""
+        return pd.DataFrame([vars(c) for c in self._selection().chosen])
+
+    @property
+    def exclusions(self) -> pd.DataFrame:
+        """What was left out when directions were chosen: step, rule, excluded, left."""
+        return pd.DataFrame([vars(e) for e in self._selection().exclusions])
+
+    @property
+    def calibration(self) -> pd.DataFrame:
+        """One row per direction: direction, label and the fields of
+        ``esr.studies.calibration.records.Calibration``; ``threshold`` is NaN when uncalibrated."""
+        with Store.reading(self.folder) as store:
+            stored = store.record("calibration", "all")
+        if stored is None:
+            return pd.DataFrame(columns=["direction", "label", "threshold", "low", "high", "status", "reason"])
+        frame = pd.DataFrame([vars(c) for c in from_json(stored)])
+        frame["threshold"] = frame["threshold"].astype(float)
+        chosen = self._selection().chosen
+        frame.insert(0, "direction", [c.id for c in chosen])
+        frame.insert(1, "label", [c.label for c in chosen])
+        return frame
+
+    @property
+    def stages(self) -> pd.DataFrame:
+        """Wall time and work: stage, seconds, tokens, responses."""
+        with Store.reading(self.folder) as store:
+            return pd.DataFrame(store.stages(), columns=["stage", "seconds", "tokens", "responses"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, hashes of subject and settings, as they were when the study first ran."""
+        with Store.reading(self.folder) as store:
+            data: dict[str, Any] = json.loads(store.meta("provenance") or "{}")
+        return data | {"settings": self.config.digest(), "judge": make_judge(self.config).key}
+
+    @property
+    def unsteered_score(self) -> float | None:
+        """Mean first-attempt score of the unsteered responses that calibration starts from."""
+        return self._selection().unsteered_score
+
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Per condition: (trials judged, trials planned so far)."""
+        with Store.reading(self.folder) as store:
+            rows = store.trials()
+            grades = store.grades(sorted({r.response for r in rows}), make_judge(self.config).key)
+        counts: dict[str, tuple[int, int]] = {}
+        for row in rows:
+            done, planned = counts.get(row.condition, (0, 0))
+            counts[row.condition] = (done + (row.response in grades), planned + 1)
+        return counts
+
+    def _selection(self) -> Selection:
+        with Store.reading(self.folder) as store:
+            stored = store.record("selection", "all")
+        return Selection((), (), None) if stored is None else Selection.from_json(stored)
+
+
+def _verdict(judgement: Any) -> dict[str, Any]:
+    if not isinstance(judgement, Scored):
+        return {
+            "state": "unscored", "reason": judgement.reason, "n_attempts": _NAN, "explicit_restarts": _NAN,
+            "first_score": _NAN, "last_score": _NAN, "improvement": _NAN,
+            "multi_attempt": False, "improved": False, "attempts": [],
+        }  # fmt: skip
+    first, last = judgement.attempts[0].score, judgement.attempts[-1].score
+    multi = judgement.explicit_restarts > 0
+    return {
+        "state": "scored",
+        "reason": "",
+        "n_attempts": len(judgement.attempts),
+        "explicit_restarts": judgement.explicit_restarts,
+        "first_score": first,
+        "last_score": last,
+        "improvement": last - first if multi else _NAN,
+        "multi_attempt": multi,
+        "improved": multi and last > first,
+        "attempts": list(judgement.attempts),
+    }

@@ -1,0 +1,155 @@
+"""Reading and changing the latents of one SAELens SAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esr.errors import UserError
+
+ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
+"""At inference. SAELens turns the BatchTopK kinds into JumpReLU with the threshold learned in training."""
+
+_RUN_TIME_NORMS = ("constant_norm_rescale", "layer_norm")
+_RUN_TIME_STATE = ("x_norm_coeff", "ln_mu", "ln_std")
+
+
+def check_latent(latent: int, d_sae: int) -> int:
+    """The latent, if the SAE has it. Raises UserError otherwise."""
+    if not 0 <= latent < d_sae:
+        raise UserError(f"a latent of this SAE lies in 0..{d_sae - 1}", latent)
+    return latent
+
+
+class LatentReader:
+    """An SAE that answers for single latents without encoding its whole dictionary where the architecture
+    allows.
+
+    Raises UserError when made from an SAE that is none of ``ARCHITECTURES``, does not take the residual
+    stream as it is, or awaits a normalisation that SAELens applies only once folded into the weights.
+    """
+
+    sae: Any
+    """The SAELens SAE."""
+    d_in: int
+    """Width of the residual stream."""
+    d_sae: int
+    """How many latents."""
+    architecture: str
+    """One of ``ARCHITECTURES``."""
+
+    def __init__(self, sae: Any) -> None:
+        self.sae = sae
+        self.d_in, self.d_sae = int(sae.cfg.d_in), int(sae.cfg.d_sae)
+        self.architecture = sae.cfg.architecture()
+        if self.architecture not in ARCHITECTURES:
+            raise UserError(
+                f"an SAE's architecture is one of {', '.join(ARCHITECTURES)} (or BatchTopK)",
+                self.architecture,
+            )
+        if sae.cfg.reshape_activations != "none":
+            raise UserError(
+                "an SAE reads the residual stream, not attention heads",
+                f"reshape_activations={sae.cfg.reshape_activations}",
+            )
+        norm = sae.cfg.normalize_activations
+        if norm not in ("none", *_RUN_TIME_NORMS):
+            raise UserError(
+                "an SAE's input scaling is folded into its weights",
+                f"normalize_activations={norm}",
+                "Fold it with SAELens (fold_activation_norm_scaling_factor) and save the SAE again",
+            )
+        for name, parameter in sae.named_parameters():
+            if not all(bool(torch.isfinite(x)) for x in torch.aminmax(parameter.detach())):
+                raise UserError("an SAE's weights are finite", f"NaN or infinity in {name}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the SAE lies. Inputs are moved here, results go back to the input's device."""
+        return torch.device(self.sae.W_dec.device)
+
+    def to(self, device: torch.device) -> None:
+        """Move the SAE."""
+        self.sae.to(device=device)
+
+    @property
+    def hook_name(self) -> str | None:
+        """The place in the model the SAE was trained on, as SAELens recorded it."""
+        name = self.sae.cfg.metadata.hook_name
+        return None if name is None else str(name)
+
+    @torch.no_grad()
+    def encode(self, h: Tensor) -> Tensor:
+        """All activations, shape [..., d_sae], of residual vectors h, shape [..., d_in]; the SAE's dtype."""
+        out: Tensor = self.sae.encode(h.to(self.device))
+        self._forget()
+        return out.to(h.device)
+
+    @torch.no_grad()
+    def activations(self, h: Tensor, latents: Tensor) -> Tensor:
+        """``encode(h)[..., latents]``, shape [..., k], at the SAE's own definition and dtype.
+
+        ``latents`` is a LongTensor [k] with values in 0..d_sae-1 (not checked here: this runs at every
+        token). For standard, JumpReLU and gated SAEs only the k columns of the encoder are used; TopK
+        compares all latents.
+        """
+        sae = self.sae
+        latents = latents.to(self.device)
+        if self.architecture == "topk":
+            return self.encode(h)[..., latents.to(h.device)]
+        x = sae.process_sae_in(h.to(self.device))
+        self._forget()
+        w_enc = sae.W_enc[:, latents]
+        if self.architecture == "gated":
+            gate = (x @ w_enc + sae.b_gate[latents] > 0).to(sae.dtype)
+            magnitude = x @ (w_enc * sae.r_mag[latents].exp()) + sae.b_mag[latents]
+            out = gate * sae.activation_fn(magnitude)
+        else:
+            pre = x @ w_enc + sae.b_enc[latents]
+            out = sae.activation_fn(pre)
+            if self.architecture == "jumprelu":
+                out = out * (pre > sae.threshold[latents]).to(out.dtype)
+        result: Tensor = out.to(h.device)
+        return result
+
+    @torch.no_grad()
+    def decode_change(self, h: Tensor, change: Tensor, latents: Tensor) -> Tensor:
+        """``decode(f + change) - decode(f)`` for any f: what changing the latents does to the residual
+        stream.
+
+        Shapes: h [..., d_in], change [..., k], latents [k]; result [..., d_in] in h's dtype. Decoding is
+        linear in f given h, whose norm the run-time normalisations take off before encoding and put back
+        after decoding. Summed in at least float32, since the difference is the result.
+        """
+        sae = self.sae
+        latents = latents.to(self.device)
+        rows = sae.W_dec[latents]
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            rows = rows / rows.norm(dim=-1, keepdim=True)
+        delta: Tensor = change.to(self.device, rows.dtype) @ rows
+        if sae.cfg.normalize_activations in _RUN_TIME_NORMS:
+            # SAELens' norm-out is affine in its input and drops what norm-in left: set it anew each time.
+            x = h.to(self.device)
+            sae.process_sae_in(x)
+            moved = sae.run_time_activation_norm_fn_out(delta)
+            sae.process_sae_in(x)
+            delta = moved - sae.run_time_activation_norm_fn_out(torch.zeros_like(delta))
+        return delta.to(h.device, h.dtype)
+
+    def direction(self, latent: int) -> NDArray[np.float32]:
+        """The latent's decoder row as stored, float32, shape [d_in]. Raises UserError for an unknown
+        latent."""
+        row = self.sae.W_dec[check_latent(latent, self.d_sae)]
+        vector: NDArray[np.float32] = row.detach().float().cpu().numpy().copy()
+        return vector
+
+    def _forget(self) -> None:
+        """Drop what norm-in keeps for a norm-out that does not come."""
+        for name in _RUN_TIME_STATE:
+            if hasattr(self.sae, name):
+                delattr(self.sae, name)
