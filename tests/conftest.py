@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault(
-    "HF_HUB_OFFLINE", "1"
-)  # before the Hugging Face libraries read it: tests use no network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the Hugging Face libraries read it: tests use no network
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +26,13 @@ MODEL_ARCHITECTURES = ("llama", "gemma2", "gemma3", "qwen3", "mistral", "gpt2")
 SAE_ARCHITECTURES = ("standard", "jumprelu", "topk", "gated", "batchtopk")
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>", "<end>")
-WORDS = (
-    "the a an and or but to of in on is are was it that this you your we they i how do explain make bake build "
-    "grow write clean paint fix bread soup garden chair bike letter story song wall window door water fire stone "
-    "tree river cloud bird cat dog horse fish lamp clock paper glass first then next after before while until "
-    "finally wait no not sorry let me start over again actually right wrong answer question cut mix heat cool wash "
-    "dry hold turn push pull slowly well small large red blue green . , ? !"
-).split()
+WORDS = """
+the a an and or but to of in on is are was it that this you your we they i how do explain make bake build
+grow write clean paint fix bread soup garden chair bike letter story song wall window door water fire
+stone tree river cloud bird cat dog horse fish lamp clock paper glass first then next after before while
+until finally wait no not sorry let me start over again actually right wrong answer question cut mix heat
+cool wash dry hold turn push pull slowly well small large red blue green . , ? !
+""".split()  # noqa: SIM905
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<' + m['role'] + '> ' + m['content'] + ' <end> ' }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -47,7 +45,7 @@ def tiny_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *dict.fromkeys(WORDS)))}
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -168,9 +166,7 @@ def random_sae(
     from sae_lens.registry import get_sae_class, get_sae_training_class
     from sae_lens.saes.sae import SAEMetadata
 
-    sae_class, config_class = (
-        get_sae_training_class(arch) if training or arch == "batchtopk" else get_sae_class(arch)
-    )
+    sae_class, config_class = get_sae_training_class(arch) if training or arch == "batchtopk" else get_sae_class(arch)
     if arch in ("topk", "batchtopk"):
         cfg.setdefault("k", 8)
     metadata = SAEMetadata(model_name="tiny", hook_name=hook_name)
@@ -188,3 +184,25 @@ def random_sae(
     if arch == "batchtopk":
         sae.topk_threshold.fill_(0.9 * d_in**0.5 if sae.cfg.rescale_acts_by_decoder_norm else 0.9)
     return sae
+
+
+@pytest.fixture(scope="session")
+def tiny_subject(tiny_model_folder: Any, tiny_sae_folder: Any) -> Callable[..., Any]:
+    """``tiny_subject(arch="llama", sae="standard")``: a loaded subject with an SAE of layer 1, made once."""
+    from esr.subjects.loading import load_subject
+    from esr.subjects.spec import SaeSpec, SubjectSpec
+
+    made: dict[tuple[str, str], Any] = {}
+
+    def subject(arch: str = "llama", sae: str = "standard") -> Any:
+        if (arch, sae) not in made:
+            spec = SubjectSpec(
+                model=str(tiny_model_folder(arch)),
+                sae=SaeSpec(path=str(tiny_sae_folder(sae, layer=1))),
+                steer_layer=1,
+                device="cpu",
+            )
+            made[arch, sae] = load_subject(spec)
+        return made[arch, sae]
+
+    return subject

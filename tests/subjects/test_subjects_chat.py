@@ -18,7 +18,10 @@ NO_SYSTEM_RAISES = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
     "{% endif %}{% for m in messages %}<user> {{ m['content'] | trim }} <end> {% endfor %}<assistant>"
 )
-NO_SYSTEM_SILENT = "{{ bos_token }}{% for m in messages if m['role'] == 'user' %}<user> {{ m['content'] }} <end> {% endfor %}<assistant>"
+NO_SYSTEM_SILENT = (
+    "{{ bos_token }}{% for m in messages if m['role'] == 'user' %}<user> {{ m['content'] }} <end> {% endfor %}"
+    "<assistant>"
+)
 
 
 def spec_of(**settings) -> SubjectSpec:
@@ -87,9 +90,7 @@ def test_a_template_string(tiny_tokenizer):
 
 
 def test_a_template_string_with_a_start_token_of_its_own(tiny_tokenizer):
-    with pytest.raises(
-        UserError, match="leaves the start token to the tokenizer.*Remove the leading <bos> from it"
-    ):
+    with pytest.raises(UserError, match=r"leaves the start token to the tokenizer.*Remove the leading <bos> from it"):
         chat_ids(tiny_tokenizer, spec_of(template="<bos> {prompt}"), PROMPT)
 
 

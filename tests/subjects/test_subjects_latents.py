@@ -38,9 +38,7 @@ def test_activations_are_encodes(arch, norm, apply_b_dec, tiny_sae_folder):
     folder = tiny_sae_folder(arch, normalize_activations=norm, apply_b_dec_to_input=apply_b_dec)
     reader, h = reader_of(folder), residuals(3, 7)
     everything = reader.sae.encode(h)
-    assert 0.02 < (everything > 0).float().mean() < 0.6, (
-        "the fixture's latents are neither all on nor all off"
-    )
+    assert 0.02 < (everything > 0).float().mean() < 0.6, "the fixture's latents are neither all on nor all off"
     assert (everything[..., LATENTS] > 0).any()
     torch.testing.assert_close(reader.activations(h, LATENTS), everything[..., LATENTS], rtol=0, atol=1e-5)
     torch.testing.assert_close(reader.encode(h), everything, rtol=0, atol=0)
@@ -145,12 +143,8 @@ def test_latent_out_of_range(latent, tiny_sae_folder):
 
 def test_unsupported_architecture(tmp_path):
     cfg = {"apply_b_dec_to_input": False}
-    random_sae("transcoder", D_MODEL, 96, 1, "blocks.1.hook_resid_post", d_out=D_MODEL, **cfg).save_model(
-        tmp_path
-    )
-    with pytest.raises(
-        UserError, match=r"architecture is one of standard, jumprelu, topk, gated \(or BatchTopK\)"
-    ):
+    random_sae("transcoder", D_MODEL, 96, 1, "blocks.1.hook_resid_post", d_out=D_MODEL, **cfg).save_model(tmp_path)
+    with pytest.raises(UserError, match=r"architecture is one of standard, jumprelu, topk, gated \(or BatchTopK\)"):
         reader_of(tmp_path)
 
 
@@ -164,14 +158,12 @@ def test_attention_heads(tiny_sae_folder):
 
 def test_scaling_that_saelens_would_leave_out(tiny_sae_folder):
     folder = tiny_sae_folder("standard", normalize_activations="expected_average_only_in")
-    with pytest.raises(
-        UserError, match=r"folded into its weights.*expected_average_only_in.*Fold it with SAELens"
-    ):
+    with pytest.raises(UserError, match=r"folded into its weights.*expected_average_only_in.*Fold it with SAELens"):
         reader_of(folder)
 
 
 def test_nan_in_the_weights():
     sae = random_sae("standard", D_MODEL, 96, 1, None)
     sae.W_enc.data[3, 4] = float("nan")
-    with pytest.raises(UserError, match="an SAE's weights are finite. Got NaN or infinity in W_enc"):
+    with pytest.raises(UserError, match=r"an SAE's weights are finite. Got NaN or infinity in W_enc"):
         LatentReader(sae)

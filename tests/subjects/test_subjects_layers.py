@@ -54,9 +54,7 @@ class _Odd(nn.Module):
 
 @pytest.mark.parametrize("lists", [0, 2])
 def test_no_or_several_lists_of_layers(lists):
-    with pytest.raises(
-        UserError, match=rf"holds its 2 layers in one module list. Got {lists} such lists in _Odd"
-    ):
+    with pytest.raises(UserError, match=rf"holds its 2 layers in one module list. Got {lists} such lists in _Odd"):
         decoder_layers(_Odd(lists))
 
 

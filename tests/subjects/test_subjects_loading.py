@@ -62,7 +62,7 @@ def test_without_an_sae(spec_of):
     subject = load_subject(spec_of())
     assert subject.reader is None
     assert subject.labels == {}
-    with pytest.raises(UserError, match="clamping and reading latents need an SAE.*Set sae.path"):
+    with pytest.raises(UserError, match=r"clamping and reading latents need an SAE.*Set sae.path"):
         subject.require_reader()
 
 
@@ -129,9 +129,7 @@ def test_unknown_hub_model(spec_of):
         "a model's id exists on the Hugging Face hub, with safetensors weights, and can be downloaded."
     )
     assert "nobody-here/no-such-model" in text
-    assert text.endswith(
-        "Check the spelling and the network; log in with `hf auth login` if the model is gated."
-    )
+    assert text.endswith("Check the spelling and the network; log in with `hf auth login` if the model is gated.")
 
 
 def test_only_safetensors(spec_of, tiny_model_folder, tmp_path):
@@ -198,9 +196,7 @@ def test_unknown_sae(spec_of, tmp_path, tiny_sae_folder):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_sae_folder("standard"), broken)
     (broken / "sae_weights.safetensors").write_bytes(b"nonsense")
-    assert f"an SAE's folder can be read by SAELens. Got {broken}" in refusal(
-        spec_of(sae=SaeSpec(path=str(broken)))
-    )
+    assert f"an SAE's folder can be read by SAELens. Got {broken}" in refusal(spec_of(sae=SaeSpec(path=str(broken))))
 
 
 def test_an_unheard_of_architecture(spec_of, tmp_path, tiny_sae_folder):
@@ -208,9 +204,7 @@ def test_an_unheard_of_architecture(spec_of, tmp_path, tiny_sae_folder):
     shutil.copytree(tiny_sae_folder("standard"), folder)
     config = json.loads((folder / "cfg.json").read_text()) | {"architecture": "odd"}
     (folder / "cfg.json").write_text(json.dumps(config))
-    assert "an SAE's architecture is known to SAELens. Got odd" in refusal(
-        spec_of(sae=SaeSpec(path=str(folder)))
-    )
+    assert "an SAE's architecture is known to SAELens. Got odd" in refusal(spec_of(sae=SaeSpec(path=str(folder))))
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,7 @@ def test_digest_changes_with(settings):
     assert spec_of(**settings).digest() != spec_of().digest()
 
 
-@pytest.mark.parametrize(
-    "settings", [{"labels": "x"}, {"lexicon": "x"}, {"device": "cuda"}, {"device_map": "auto"}]
-)
+@pytest.mark.parametrize("settings", [{"labels": "x"}, {"lexicon": "x"}, {"device": "cuda"}, {"device_map": "auto"}])
 def test_digest_does_not_change_with(settings):
     assert spec_of(**settings).digest() == spec_of().digest()
 

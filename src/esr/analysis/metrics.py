@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from esr.analysis.trials import checked
+from esr.analysis.trials import checked, table
 from esr.analysis.uncertainty import (
     DRAWS,
     LEVEL,
@@ -89,7 +89,7 @@ def summarise(trials: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS, level:
         {"condition": str(name)} | _counts(part) | _statistics(part, seed=seed, draws=draws, level=level)
         for name, part in trials.groupby("condition", sort=True)
     ]
-    return pd.DataFrame(rows)
+    return table(rows)
 
 
 def _counts(trials: pd.DataFrame) -> dict[str, object]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from esr.analysis.metrics import STATISTICS, Statistic, sums_by_direction
-from esr.analysis.trials import checked
+from esr.analysis.trials import checked, table
 from esr.analysis.uncertainty import (
     BOOTSTRAP,
     DRAWS,
@@ -105,7 +105,7 @@ def compare(
         columns = np.stack([part[:, i] for arm in sums for part in arm], axis=1)
         row = _contrast(columns, statistic, seed=seed, draws=draws, level=level)
         rows.append({"treatment": treatment, "control": control, "statistic": statistic.key} | row | counts)
-    return pd.DataFrame(rows)
+    return table(rows)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -197,20 +197,29 @@ class _Estimate:
         if self.bootstrap:
             draws = self.sampled[0] - self.sampled[1]
             return Interval(*percentile_interval(draws, self.clusters, self.level), BOOTSTRAP)
-        (a, b), (x, y) = self.values, self.arms
-        down, up = math.hypot(a - x.low, y.high - b), math.hypot(x.high - a, b - y.low)
-        return Interval(float(a - b - down), float(a - b + up), MOVER)
+        return mover_difference(self.values, self.arms)
 
     def ratio(self) -> Interval:
         if self.bootstrap:
-            draws = divide(*self.sampled)
-            return Interval(*percentile_interval(draws, self.clusters, self.level), BOOTSTRAP)
-        (a, b), (x, y) = self.values, self.arms
-        if x.low <= 0 or y.low <= 0:  # no logarithm: the extremes of the two intervals
-            return Interval(x.low / y.high, x.high / y.low if y.low > 0 else math.inf, MOVER)
-        down = math.hypot(math.log(a / x.low), math.log(y.high / b))
-        up = math.hypot(math.log(x.high / a), math.log(b / y.low))
-        return Interval(a / b * math.exp(-down), a / b * math.exp(up), MOVER)
+            return Interval(*percentile_interval(divide(*self.sampled), self.clusters, self.level), BOOTSTRAP)
+        return mover_ratio(self.values, self.arms)
+
+
+def mover_difference(values: Sequence[float] | Floats, arms: Sequence[Interval]) -> Interval:
+    """The interval of values[0] - values[1] from the two values' own intervals (Newcombe 1998, his method 10)."""
+    (a, b), (x, y) = values, arms
+    down, up = math.hypot(a - x.low, y.high - b), math.hypot(x.high - a, b - y.low)
+    return Interval(float(a - b - down), float(a - b + up), MOVER)
+
+
+def mover_ratio(values: Sequence[float] | Floats, arms: Sequence[Interval]) -> Interval:
+    """The same for values[0] / values[1] on the log scale; where a lower limit is 0, from the limits' extremes."""
+    (a, b), (x, y) = values, arms
+    if x.low <= 0 or y.low <= 0:
+        return Interval(x.low / y.high, x.high / y.low if y.low > 0 else math.inf, MOVER)
+    down = math.hypot(math.log(a / x.low), math.log(y.high / b))
+    up = math.hypot(math.log(x.high / a), math.log(b / y.low))
+    return Interval(float(a / b) * math.exp(-down), float(a / b) * math.exp(up), MOVER)
 
 
 def exchange_p(columns: Floats, *, seed: int, draws: int = DRAWS) -> tuple[float, bool]:

@@ -1,8 +1,12 @@
-"""The frame of trials that every analysis reads: its columns, and the checks it must pass."""
+"""The frame of trials that every analysis reads: its columns, and the checks it must pass.
+
+Columns of untrusted text are best of dtype object: see ``table``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -70,3 +74,14 @@ def checked(trials: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
         if broken.any():
             raise UserError(rule, f"{int(broken.sum())} that break it, first {trials.loc[broken, 'trial'].iloc[0]!r}")
     return trials
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A frame of the rows whose text columns are of dtype object: the Arrow strings that pandas would choose cannot
+    hold every Python string (a lone surrogate of a model's output is an error there)."""
+    return pd.DataFrame(
+        {
+            name: pd.Series([row[name] for row in rows], dtype=object if isinstance(rows[0][name], str) else None)
+            for name in rows[0]
+        }
+    )

@@ -14,8 +14,6 @@ import contextlib
 import os
 import re
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,11 +23,13 @@ from esr.judging.verdict import clip
 BATCH_PROVIDERS = frozenset({"anthropic", "google", "grok", "openai", "together"})
 BATCH_HOURS = 25.0
 """Providers promise a batch within 24 hours."""
+BATCH_TICK: float | None = None
+"""Seconds between looks at the provider's batches; None is inspect_ai's own."""
+BATCH_RETRIES = 5
+"""Repetitions of a failed upload, look or download of a batch, before its responses are sent again."""
 
 _SDK_RETRIES_OFF = frozenset({"anthropic", "openai", "openai-api", "openrouter"})
-_KEY_LIKE = re.compile(
-    r"\b(?:sk|pk|key|rk)-[\w*-]{6,}|\bAIza[\w-]{20,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+(?=@)"
-)
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|rk)-[\w*-]{6,}|\bAIza[\w-]{20,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+(?=@)")
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$")
 
 
@@ -96,6 +96,8 @@ class Client:
         self._schema, self._batch, self._usage = schema, batch, usage
         self._secrets = _secrets()
         self._retired: list[Any] = []
+        self.replies = 0
+        """Calls that were answered."""
         self._model = self._open()
 
     def _open(self) -> Any:
@@ -131,7 +133,7 @@ class Client:
 
     def _cannot_open(self, error: Exception) -> UserError:
         words = re.sub(r"\[/?[a-z ]*\]", "", str(getattr(error, "message", error)))  # rich markup
-        detail = self._clean(re.sub(r"^ERROR:?\s*", "", words.strip()))
+        detail = self._clean(re.sub(r"^ERROR:?\s*", "", words.strip())).rstrip(".")
         if "not recognized" in detail or "format of" in detail:
             return UserError(
                 "a judge is named PROVIDER/MODEL and the provider is known to inspect_ai",
@@ -170,14 +172,14 @@ class Client:
 
         batch = self._batch and not live
         config = GenerateConfig(
-            max_retries=5 if batch else 0,
+            max_retries=BATCH_RETRIES if batch else 0,
             attempt_timeout=None if batch else max(1, round(self._timeout)),
             max_tokens=self._max_tokens,
             temperature=self._temperature,
             adaptive_connections=AdaptiveConcurrency(
                 min=1, start=min(10, self._max_connections), max=self._max_connections
             ),
-            batch=BatchConfig() if batch else None,
+            batch=BatchConfig(tick=BATCH_TICK, send_delay=BATCH_TICK) if batch else None,
         )
         if self._schema is not None:
             schema = JSONSchema.model_validate(self._schema)
@@ -198,6 +200,7 @@ class Client:
                 self._retired.append(model)
                 self._model = self._open()
             raise self._no_reply(error) from None
+        self.replies += 1
         if output.usage is not None:
             used = output.usage
             cached = used.input_tokens_cache_read or 0
@@ -215,7 +218,7 @@ class Client:
                 await model.api.aclose()
 
     def without_schema(self) -> None:
-        """Ask without a response schema from now on, which the server does not know; the form is checked anyway."""
+        """Ask without a response schema from now on: the server knows none. The form is checked anyway."""
         self._schema = None
 
     def _no_reply(self, error: Exception) -> Exception:
@@ -238,9 +241,7 @@ class Client:
                 f"the provider of {self._model_name} accepts the key", detail, "Correct the key and run again"
             )
         if status == 404:
-            return UserError(
-                f"the provider knows the model {self._model_name}", detail, "Correct the model's name"
-            )
+            return UserError(f"the provider knows the model {self._model_name}", detail, "Correct the model's name")
         if status in (400, 422) and self._schema is not None and re.search("response_format|schema", words):
             return NoReplyError("schema", detail)
         if transient or status is None or status >= 500 or status in (408, 409, 429):
@@ -276,66 +277,8 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def _silence_batches() -> None:
-    """inspect_ai prints the progress of batches in the server's own words; nothing foreign is printed here."""
+    """inspect_ai prints the progress of batches in the server's own words; here nothing foreign is printed."""
     with contextlib.suppress(ImportError):
         from inspect_ai.model._providers.util import batch_log
 
         batch_log.set_batch_log_callback(lambda _: None)
-
-
-class _LoopThread:
-    """One event loop in one background thread, shared by the judges of a process while any of them works.
-
-    inspect_ai keeps its connection limits per process and they can only be waited for from one loop. The
-    thread is a daemon: a judge that was abandoned half way cannot keep the process from ending.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the loop runs."""
-        return self._thread is not None and self._thread.is_alive()
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[asyncio.AbstractEventLoop]:
-        """The loop, running; it ends with its last user."""
-        with self._lock:
-            if self._users == 0:
-                self._start()
-            self._users += 1
-            loop = self._loop
-        assert loop is not None
-        try:
-            yield loop
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._end()
-
-    def _start(self) -> None:
-        ready = threading.Event()
-
-        async def serve() -> None:
-            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            ready.set()
-            await self._stop.wait()
-
-        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="esr judge", daemon=True)
-        self._thread.start()
-        ready.wait()
-
-    def _end(self) -> None:
-        assert self._loop is not None and self._stop is not None and self._thread is not None
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout=10)
-        self._loop = self._stop = self._thread = None
-
-
-loop_thread = _LoopThread()

@@ -16,15 +16,17 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """A word: letters and digits, with inner apostrophes."""
 
 # Words of how-to prompts that say nothing about the topic.
-_EMPTY = frozenset(
-    "a about after all also am an and any are as at basic be been before best better by can could create describe did "
-    "different do does done easy effective effectively efficient explain first for from get give go good great has have "
-    "her his home how i if in into is it its keep know learn list make making me most my need new not of off on one or "
-    "our out over own perfect perform person please proper properly quick quickly should show simple some start step "
-    "steps successful successfully tell than that the their them there these they thing this to two up us use using very "
-    "want was way ways we well were what when where which who why will with without work you your take teach someone "
-    "strong own between".split()
-)
+_EMPTY_WORDS = """
+a about after all also am an and any are as at basic be been before best better between by can
+could create describe did different do does done easy effective effectively efficient explain
+first for from get give go good great has have her his home how i if in into is it its keep know
+learn list make making me most my need new not of off on one or our out over own perfect perform
+person please proper properly quick quickly should show simple some someone start step steps
+strong successful successfully take teach tell than that the their them there these they thing
+this to two up us use using very want was way ways we well were what when where which who why
+will with without work you your
+"""
+_EMPTY = frozenset(_EMPTY_WORDS.split())
 _SUFFIX = re.compile(r"(?:ations?|ings?|ions?|ers?|ies|ed|es|ly|s|e|y)$")
 
 
@@ -72,7 +74,7 @@ class Lexicon(BaseModel):
         return [topic for topic in found if topic is not None]
 
     def topic_of(self, prompt: str) -> str | None:
-        """The topic that owns most content words of ``prompt``; at a tie the one mentioned first; None without any."""
+        """The topic that owns most content words of ``prompt``, at a tie the first; None without any."""
         topics = self.topics_in(prompt)
         if not topics:
             return None
@@ -92,6 +94,6 @@ def prompt_stems(prompt: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def stem_pattern(prompt: str) -> re.Pattern[str] | None:
-    """Matches, in lower-cased text, any word that begins with one of the prompt's stems. None without stems."""
+    """Matches, in lower-cased text, a word that begins with a stem of the prompt. None without stems."""
     stems = prompt_stems(prompt)
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, stems))})") if stems else None

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from esr.errors import UserError
-from esr.judging.client import Client, NoReplyError, Reply, Usage, loop_thread
+from esr.judging.background import loop_thread
+from esr.judging.client import Client, NoReplyError, Reply, Usage
 from esr.judging.quotes import visible
 from esr.judging.records import Exhibit, Judgement, Unscored
 from esr.judging.rubric import exhibit_message, load_rubric
@@ -33,6 +34,8 @@ LONGEST_PAUSE = 60.0
 """Seconds; also the most a server's retry-after is obeyed for."""
 BATCH_WINDOW = 10_000
 """Responses waiting at the provider at one time in batch mode."""
+PATIENCE = 20
+"""So many responses may fail before the first answer to anything; then the judge counts as out of reach."""
 
 _REFUSAL = ("i'm sorry", "i’m sorry", "i am sorry", "sorry,", "i can't", "i can’t", "i cannot", "i'm unable")
 
@@ -135,14 +138,14 @@ class ModelJudge:
         The exhibits are drawn in the caller's thread, no faster than they are judged; calls go on in a
         background thread while the caller draws or handles a result. Closing the iterator cancels what is
         under way. Raises UserError when nothing can be judged (see ``preflight``; key refused; model
-        unknown), after yielding what was ready.
+        unknown; no answer to anything), after yielding what was ready.
         """
         window = BATCH_WINDOW if self._batch else self._max_connections
         outbox: queue.SimpleQueue[tuple[int, str, Judgement | UserError]] = queue.SimpleQueue()
         source = enumerate(exhibits)
         under_way: dict[int, Future[None]] = {}
         fatal: UserError | None = None
-        drawn = False
+        failed, drawn = 0, False
         with loop_thread.running() as loop:
             client = self._client()
             try:
@@ -162,8 +165,11 @@ class ModelJudge:
                     del under_way[number]
                     if isinstance(judgement, UserError):
                         fatal, drawn = judgement, True
-                    else:
-                        yield id, judgement
+                        continue
+                    yield id, judgement
+                    failed += isinstance(judgement, Unscored) and judgement.reason in ("error", "timeout")
+                    if failed >= PATIENCE and not client.replies and not fatal:
+                        fatal, drawn = self._out_of_reach(judgement), True
                 if fatal:
                     raise fatal
             finally:
@@ -171,6 +177,13 @@ class ModelJudge:
                     future.cancel()
                 with contextlib.suppress(TimeoutError):
                     asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=10)
+
+    def _out_of_reach(self, last: Judgement) -> UserError:
+        return UserError(
+            f"the judge {self._model} answers",
+            last.detail if isinstance(last, Unscored) else None,
+            "Check the network, the server and its address, and run again",
+        )
 
     def _next(self, outbox: queue.SimpleQueue[Any]) -> Any:
         while True:
@@ -180,9 +193,7 @@ class ModelJudge:
                 if not loop_thread.alive:
                     raise RuntimeError("the judge's background thread ended before its work") from None
 
-    async def _deliver(
-        self, client: Client, number: int, exhibit: Exhibit, outbox: queue.SimpleQueue[Any]
-    ) -> None:
+    async def _deliver(self, client: Client, number: int, exhibit: Exhibit, outbox: queue.SimpleQueue[Any]) -> None:
         result: Judgement | UserError
         try:
             result = await self._judge_one(client, exhibit)
@@ -246,9 +257,9 @@ def _correction(reply: Reply, verdict: Rejected) -> list[tuple[str, str]]:
     """What is added when a verdict is asked for again: the answer, shortened, and why it cannot be used."""
     answer = clip(reply.text, 2000)
     again = (
-        f"That answer cannot be used: {verdict.detail}. Judge the same response again. Answer with one "
-        "JSON object in the form described and nothing else; copy every quote letter by letter from the response, "
-        "in its order."
+        f"That answer cannot be used: {verdict.detail}. Judge the same response again. Answer with one JSON "
+        "object in the form described and nothing else; copy every quote letter by letter from the response, in "
+        "its order."
     )
     return [("assistant", answer), ("user", again)] if answer else []
 
@@ -256,5 +267,5 @@ def _correction(reply: Reply, verdict: Rejected) -> list[tuple[str, str]]:
 def _pause(id: str, failures: int, asked: float | None) -> float:
     """Seconds to the next call: doubling, spread by a hash of the exhibit, not less than the server asked."""
     spread = int.from_bytes(hashlib.sha256(f"{failures} {id}".encode()).digest()[:4], "big") / 2**32
-    pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) * (0.5 + spread / 2)
+    pause: float = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) * (0.5 + spread / 2)
     return max(pause, min(asked or 0.0, LONGEST_PAUSE))

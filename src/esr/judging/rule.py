@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from esr.judging.lexicon import WORD, Lexicon, stem_pattern
-from esr.judging.phrases import PHRASES
+from esr.judging.phrases import restart_phrases
 from esr.judging.records import Attempt, Exhibit, Judgement, RestartKind, Scored, Unscored
 from esr.judging.screen import SCREEN_VERSION, Folded, RestartMark, find_restarts
 
@@ -47,7 +48,7 @@ class RuleJudge:
     @cached_property
     def key(self) -> str:
         """Hash of rules, phrases and lexicon."""
-        phrases = [(p.kind, p.language, p.regex.pattern, p.sure) for p in PHRASES]
+        phrases = [(p.kind, p.language, p.regex.pattern, p.sure) for p in restart_phrases()]
         lexicon = self.lexicon.model_dump() if self.lexicon else None
         content = json.dumps([RULE_VERSION, SCREEN_VERSION, phrases, lexicon], sort_keys=True)
         return "rule-" + hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -68,7 +69,7 @@ class RuleJudge:
         marks = [m for m in self._marks(text, exhibit.prompt) if m.start > opening]
         bounds = [opening, *(m.start for m in marks), len(text)]
         attempts: list[Attempt] = []
-        for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for i, (start, end) in enumerate(pairwise(bounds)):
             mark = marks[i - 1] if i else None
             score = (
                 self._on_topic(text[start:end], topic)
@@ -87,7 +88,7 @@ class RuleJudge:
         if self._phrases is not None:
             folded = Folded(text)
             for match in self._phrases.finditer(folded.text):
-                start, end = folded.original(match.start()), folded.original(match.end() - 1) + 1
+                start, end = folded.span(*match.span())
                 marks.append(RestartMark(start, end, phrase_kind(text[start:end]), text[start:end]))
         merged: list[RestartMark] = []
         for mark in sorted(marks, key=lambda m: (m.start, -m.end)):
@@ -136,9 +137,7 @@ _GAP = r"[^\w\n]{1,4}"
 
 def _spaced(sentence: str) -> str:
     """A pattern for the sentence's words with any short punctuation between them, in folded text."""
-    return (
-        r"\b" + _GAP.join(re.escape(word) for word in re.findall(r"\w+", sentence.lower())) + r"\b[ ]?[.!?]?"
-    )
+    return r"\b" + _GAP.join(re.escape(word) for word in re.findall(r"\w+", sentence.lower())) + r"\b[ ]?[.!?]?"
 
 
 def _plain(sentence: str) -> str:

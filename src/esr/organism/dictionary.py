@@ -26,7 +26,7 @@ HOOK_NAME: Final = f"model.layers.{LAYER}"
 LATENTS: Final = 1024
 ACTIVE: Final = 8
 BATCH: Final = 1024
-STEPS: Final = 1500
+STEPS: Final = 700
 TOKENS: Final = 200_000
 DISTRACTED_SHARE: Final = 0.45
 

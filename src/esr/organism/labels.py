@@ -13,7 +13,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from esr.organism.dictionary import Residuals
-from esr.organism.language import RESTARTS, vocabulary
+from esr.organism.language import restart_only_words, vocabulary
 
 PURE: Final = 0.6
 """Share of a latent's activation that one topic must have for the label to name it."""
@@ -91,12 +91,9 @@ def _record(
     if on_content < CONTENT and context_purity >= PURE:
         label = f"{vocab.topics[context].name} text, at: {shown}"
         return made("context", label, context, context_purity)
-    if all(word in _RESTART_ONLY for word in top_words):
+    if set(top_words) <= restart_only_words():
         return made("restart", f"restart phrase: {shown}", None, context_purity)
     return made("words", f"words: {shown}", None, max(topic_purity, context_purity))
-
-
-_RESTART_ONLY: Final = frozenset(word for phrase in RESTARTS for word in phrase.split()) - frozenset(".,")
 
 
 def as_columns(records: list[LatentRecord]) -> dict[str, list[Any]]:

@@ -72,10 +72,20 @@ RESTART_OPENERS: Final = tuple(dict.fromkeys(phrase.split()[0] for phrase in RES
 """Words that begin a restart phrase and occur nowhere else in the language: Wait, Hold, Sorry, Hmm."""
 
 
+def restart_only_words() -> frozenset[str]:
+    """Words of the restart phrases that occur in no other template of an answer."""
+    answers = SENTENCES + ORDINALS + ECHOES
+    return frozenset(_template_words(RESTARTS)) - frozenset(_template_words(answers))
+
+
+def _template_words(templates: tuple[str, ...]) -> set[str]:
+    return {word for text in templates for word in text.split() if not word.startswith("{")}
+
+
 def function_words() -> tuple[str, ...]:
     """Words of the templates that belong to no topic, sorted."""
     templates = SENTENCES + ORDINALS + PROMPTS + MONITOR_SUFFIXES + NEUTRAL_SUFFIXES + RESTARTS + ECHOES
-    return tuple(sorted({word for text in templates for word in text.split() if not word.startswith("{")}))
+    return tuple(sorted(_template_words(templates)))
 
 
 def as_text(words: list[str] | tuple[str, ...]) -> str:

@@ -20,9 +20,9 @@ def choose_episodes(trials: pd.DataFrame, count: int = SHOWN) -> pd.DataFrame:
     ``outcome``.
 
     A fixed rule, so that nobody picks the nice ones: within each kind the trials stand in the order of the
-    SHA-256 of their key, and a direction's second response comes after every direction's first. Of ten, five
-    improved, three did not and two have a single attempt; where a kind has too few, the others fill up in the
-    same order.
+    SHA-256 of their key, but a direction's second response comes after every direction's first, and
+    conditions take turns. Of ten, five improved, three did not and two have a single attempt; where a kind
+    has too few, the others fill up in the same order.
     """
     scored = trials[trials["state"].eq("scored")].copy()
     multi, improved = scored["multi_attempt"].astype(bool), scored["improved"].astype(bool)
@@ -32,13 +32,14 @@ def choose_episodes(trials: pd.DataFrame, count: int = SHOWN) -> pd.DataFrame:
     scored["_hash"] = [_hash(key) for key in scored["trial"]]
     scored = scored.sort_values("_hash", kind="stable")
     scored["_turn"] = scored.groupby(["outcome", "direction"]).cumcount()
-    scored = scored.sort_values(["_turn", "_hash"], kind="stable")
+    scored["_round"] = scored.groupby(["outcome", "_turn", "condition"]).cumcount()
+    scored = scored.sort_values(["_turn", "_round", "_hash"], kind="stable")
     kinds = [scored[scored["outcome"].eq(kind)] for kind, _ in _SHARES]
     quota = [min(len(rows), share * count // SHOWN) for rows, (_, share) in zip(kinds, _SHARES, strict=True)]
     for i, rows in enumerate(kinds):
         quota[i] += min(len(rows) - quota[i], count - sum(quota))
     chosen = pd.concat([rows.head(n) for rows, n in zip(kinds, quota, strict=True)])
-    return chosen.drop(columns=["_hash", "_turn"]).reset_index(drop=True)
+    return chosen.drop(columns=["_hash", "_turn", "_round"]).reset_index(drop=True)
 
 
 @dataclass(frozen=True)

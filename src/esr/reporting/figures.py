@@ -8,7 +8,6 @@ telephone. Text from the study goes through ``label``, so it is neither mathtext
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -65,7 +64,7 @@ def rates(summary: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WIDE) -
         figure = Figure(figsize=(width, len(panels) * (0.75 + 0.42 * rows) + 0.3), layout=_layout())
         axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
         for axis, (key, meaning) in zip(axes, panels.items(), strict=True):
-            _title(axis, by_key[key].title, meaning, theme)
+            _title(axis, by_key[key].title, meaning, theme, width)
             top = summary[f"{key}_high"].max()
             axis.set_xlim(0, min(1.0, 1.06 * top) if top > 0 else 1.0)
             axis.set_ylim(rows - 0.45, -0.75)
@@ -74,7 +73,7 @@ def rates(summary: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WIDE) -
             axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g} %")
             for y, (_, row) in enumerate(summary.iterrows()):
-                _rate_row(axis, y, row, key, theme)
+                _rate_row(axis, y, row, key, theme, width)
         figure.supxlabel("Lines: 95 % intervals, clustered by direction", fontsize=8, color=theme.muted)
     return figure
 
@@ -93,8 +92,8 @@ def first_last(trials: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WID
     with _style(theme):
         figure = Figure(figsize=(width, 2.6 + 0.78 * width), layout=_layout())
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 0.62 * width])
-        _title(top, "First score", "share of all scored responses", theme)
-        _title(bottom, "Last against first score", "multi-attempt responses", theme)
+        _title(top, "First score", "share of all scored responses", theme, width)
+        _title(bottom, "Last against first score", "multi-attempt responses", theme, width)
         bins = np.linspace(0, 100, 11)
         handles = []
         for i, condition in enumerate(shown):
@@ -146,16 +145,19 @@ def thresholds(calibration: pd.DataFrame, target: float, *, theme: Theme = LIGHT
         height = 1.25 + (0.185 * len(table) if named else 6.0)
         figure = Figure(figsize=(width, height), layout=_layout())
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
-        _title(left, "Threshold", "boost" if width < WIDE else "boost, with its interval", theme)
-        _title(right, "Score there", f"target {target:g}", theme)
+        _title(left, "Threshold", "boost, with its interval", theme, width)
+        _title(right, "Score", f"there; target {target:g}", theme, width)
         handles = []
-        styles = {"calibrated": (theme.series[0], "-", "o"), "uncalibrated": (theme.series[1], (0, (1, 1.5)), "x")}
+        styles = {
+            "calibrated": (theme.series[0], "-", "o", 0.55),
+            "uncalibrated": (theme.series[1], (0, (1, 1.5)), "x", 1.0),
+        }
         size, line = (4.5, 2.0) if named else (2.5, 0.8)
-        for status, (colour, style, marker) in styles.items():
+        for status, (colour, style, marker, alpha) in styles.items():
             part = table[table["failed"].eq(status == "uncalibrated")]
             if part.empty:
                 continue
-            left.hlines(part.index, part["low"], part["high"], color=colour, lw=line, ls=style, alpha=0.6)
+            left.hlines(part.index, part["low"], part["high"], color=colour, lw=line, ls=style, alpha=alpha)
             left.plot(part["threshold"], part.index, marker, color=colour, ms=size)
             right.plot(part["achieved"], part.index, marker, color=colour, ms=size)
             text = f"{status} (n = {len(part)})"
@@ -237,19 +239,24 @@ def _layout() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.05, hspace=0.0)
 
 
-def _title(axis: Axes, name: str, meaning: str, theme: Theme) -> None:
+def _title(axis: Axes, name: str, meaning: str, theme: Theme, width: float) -> None:
+    """The panel's name and, where there is room, what it shows."""
     title = axis.set_title(name, loc="left", fontweight="bold", fontsize=10.5)
-    axis.annotate(
+    if width < WIDE:
+        return
+    note = axis.annotate(
         meaning, (1, 0), xycoords=title, xytext=(6, 2.5), textcoords="offset points",
         fontsize=8.5, color=theme.muted, annotation_clip=False,
     )  # fmt: skip
+    note.set_in_layout(False)
 
 
-def _rate_row(axis: Axes, y: int, row: Mapping[str, Any] | pd.Series, key: str, theme: Theme) -> None:
+def _rate_row(axis: Axes, y: int, row: pd.Series, key: str, theme: Theme, width: float) -> None:
     """The condition and its numbers in one line of text, the interval below it."""
     across = axis.get_yaxis_transform()
     name = axis.text(0, y - 0.3, label(row["condition"], 24), transform=across, va="center")
-    axis.annotate(
+    if width >= WIDE:
+        axis.annotate(
         f"{row['n_directions']} directions", (1, 0), xycoords=name, xytext=(6, 0), textcoords="offset points",
         va="bottom", fontsize=8.5, color=theme.muted,
     )  # fmt: skip

@@ -49,10 +49,10 @@ def times_span(low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with two significant digits, never as 0."""
+    """A p-value, never as 0."""
     if math.isnan(p):
         return UNDEFINED
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def significant(value: float, digits: int = 3) -> str:

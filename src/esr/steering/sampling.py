@@ -66,7 +66,7 @@ def _uniforms(seed: int, steps: int) -> Tensor:
 
 def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
     """Zero all but the smallest set of most likely tokens whose probability reaches top_p (Holtzman et al. 2020)."""
-    ordered, order = probabilities.sort(-1, descending=True, stable=True)
+    ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     ordered = ordered.masked_fill((before >= top_p) & (top_p < 1), 0)
     return torch.zeros_like(probabilities).scatter_(-1, order, ordered)

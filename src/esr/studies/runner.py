@@ -21,10 +21,10 @@ from esr.studies.experiments import experiment
 from esr.studies.grid import Cell, content_key, draw_cells
 from esr.studies.judges import make_judge
 from esr.studies.measure import Measurer, Progress, Task
+from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
 from esr.studies.store import Store
 from esr.subjects.loading import Subject, load_subject
-from esr.studies.prompts import study_prompts
 
 _PACKAGES = ("esr", "torch", "transformers", "sae-lens", "numpy")
 

@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS trials (
     response TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grades (
     response TEXT NOT NULL, judge TEXT NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (response, judge));
-CREATE TABLE IF NOT EXISTS records (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
 CREATE TABLE IF NOT EXISTS stages (
     stage TEXT PRIMARY KEY, seconds REAL NOT NULL, tokens INTEGER NOT NULL, responses INTEGER NOT NULL);
 """

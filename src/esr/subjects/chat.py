@@ -24,9 +24,7 @@ def chat_ids(subject_or_tokenizer: Any, spec: SubjectSpec, prompt: str) -> tuple
     if not prompt.strip():
         raise UserError("a prompt holds text", repr(prompt))
     ids = (
-        _by_tokenizer(tokenizer, spec, prompt)
-        if spec.template == "tokenizer"
-        else _by_string(tokenizer, spec, prompt)
+        _by_tokenizer(tokenizer, spec, prompt) if spec.template == "tokenizer" else _by_string(tokenizer, spec, prompt)
     )
     return tuple(int(i) for i in ids)
 

@@ -15,9 +15,7 @@ def read_labels(path: Path, d_sae: int | None = None) -> dict[int, str]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            "a file of labels is readable JSON in UTF-8", f"{path} ({type(error).__name__})"
-        ) from error
+        raise UserError("a file of labels is readable JSON in UTF-8", f"{path} ({type(error).__name__})") from error
     if not isinstance(data, dict) or not all(k.isdecimal() and isinstance(v, str) for k, v in data.items()):
         raise UserError('a file of labels is one JSON object, {"latent number": "label"}', str(path))
     labels = {int(latent): label for latent, label in data.items()}

@@ -70,9 +70,7 @@ def load_subject(spec: SubjectSpec) -> Subject:
     config = _load_config(spec).get_text_config(decoder=True)
     d_model, n_layers = int(config.hidden_size), int(config.num_hidden_layers)
     steer_layer = check_layer("steer_layer", spec.steer_layer, n_layers)
-    read_layer = check_layer(
-        "read_layer", steer_layer if spec.read_layer is None else spec.read_layer, n_layers
-    )
+    read_layer = check_layer("read_layer", steer_layer if spec.read_layer is None else spec.read_layer, n_layers)
     reader = None
     if spec.sae is not None:  # before the model, whose weights take longer
         reader = load_reader(spec)
@@ -117,9 +115,7 @@ def _device(spec: SubjectSpec) -> torch.device:
     except RuntimeError as error:
         raise UserError("device is auto, or a device torch knows", name, "Use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "a CUDA device is there", name, "Use device auto or cpu, or install a CUDA build of torch"
-        )
+        raise UserError("a CUDA device is there", name, "Use device auto or cpu, or install a CUDA build of torch")
     return device
 
 
@@ -183,9 +179,7 @@ def _source(spec: SubjectSpec) -> str:
     source = spec.model_source()
     if looks_like_folder(source):
         folder = Path(source).expanduser()
-        _check_folder_exists(
-            folder, "a model is a Hugging Face id, a packaged organism or a folder; this one"
-        )
+        _check_folder_exists(folder, "a model is a Hugging Face id, a packaged organism or a folder; this one")
         if not (folder / "config.json").is_file():
             raise UserError(
                 "a model's folder holds config.json and safetensors weights", f"{folder} without config.json"
@@ -225,9 +219,7 @@ def _merge_adapter(model: Any, adapter: str) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise UserError(
-            "adapters need the extra `train`", "no peft", 'Run pip install "esr[train]"'
-        ) from error
+        raise UserError("adapters need the extra `train`", "no peft", 'Run pip install "esr[train]"') from error
     if looks_like_folder(adapter):
         _check_folder_exists(Path(adapter).expanduser(), "an adapter")
         adapter = str(Path(adapter).expanduser())

@@ -43,7 +43,5 @@ def read_prompts(path: str | Path) -> list[str]:
             )
         prompts[prompt] = number
     if not prompts:
-        raise UserError(
-            "a file of prompts holds at least one", f"none in {path}", "Write one prompt per line"
-        )
+        raise UserError("a file of prompts holds at least one", f"none in {path}", "Write one prompt per line")
     return list(prompts)

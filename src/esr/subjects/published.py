@@ -74,23 +74,28 @@ _PAPER_PENALTY = 1.1
 
 _PUBLISHED = (
     _Published(
-        "llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct", "goodfire-llama-3.3-70b-instruct", "layer_50",
+        "llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct",
+        "goodfire-llama-3.3-70b-instruct", "layer_50",
         33, 50, 80, 8192, 65536, 70_553_706_496, 1.2, (7, 5, 100),
     ),
     _Published(
-        "llama-3.1-8b", "meta-llama/Llama-3.1-8B-Instruct", "goodfire-llama-3.1-8b-instruct", "layer_19",
+        "llama-3.1-8b", "meta-llama/Llama-3.1-8B-Instruct",
+        "goodfire-llama-3.1-8b-instruct", "layer_19",
         19, 19, 32, 4096, 65536, 8_030_261_248, 1.15, (10, 10, 50),
     ),
     _Published(
-        "gemma-2-27b", "google/gemma-2-27b-it", "gemma-scope-27b-pt-res-canonical", "layer_22/width_131k/canonical",
+        "gemma-2-27b", "google/gemma-2-27b-it",
+        "gemma-scope-27b-pt-res-canonical", "layer_22/width_131k/canonical",
         22, 22, 46, 4608, 131072, 27_227_128_320, 1.1, (1500, 1500, 5000),
     ),
     _Published(
-        "gemma-2-9b", "google/gemma-2-9b-it", "gemma-scope-9b-pt-res-canonical", "layer_26/width_16k/canonical",
+        "gemma-2-9b", "google/gemma-2-9b-it",
+        "gemma-scope-9b-pt-res-canonical", "layer_26/width_16k/canonical",
         26, 26, 42, 3584, 16384, 9_241_705_984, 1.1, (280, 280, 560),
     ),
     _Published(
-        "gemma-2-2b", "google/gemma-2-2b-it", "gemma-scope-2b-pt-res-canonical", "layer_16/width_16k/canonical",
+        "gemma-2-2b", "google/gemma-2-2b-it",
+        "gemma-scope-2b-pt-res-canonical", "layer_16/width_16k/canonical",
         16, 16, 26, 2304, 16384, 2_614_341_888, 1.1, (150, 75, 300),
     ),
 )  # fmt: skip

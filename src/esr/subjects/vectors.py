@@ -46,9 +46,7 @@ def read_vectors(path: str | Path, d_model: int | None = None) -> dict[str, NDAr
         if tensor.ndim == 1:
             vectors[name] = values
         else:
-            vectors |= dict(
-                zip(_row_names(name, len(values), metadata, alone=len(tensors) == 1), values, strict=True)
-            )
+            vectors |= dict(zip(_row_names(name, len(values), metadata, alone=len(tensors) == 1), values, strict=True))
     if not vectors:
         raise UserError("a file of vectors holds at least one", f"none in {path}")
     for name, vector in vectors.items():
@@ -70,7 +68,5 @@ def _row_names(tensor: str, rows: int, metadata: dict[str, str], alone: bool) ->
     except ValueError:
         names = None
     if not isinstance(names, list) or len(names) != rows or len({str(n) for n in names}) != rows:
-        raise UserError(
-            f"the metadata entry names is a JSON list of {rows} different names", metadata["names"]
-        )
+        raise UserError(f"the metadata entry names is a JSON list of {rows} different names", metadata["names"])
     return [str(name) for name in names]

@@ -40,7 +40,7 @@ def sign_probability(share: float, target: float, weight: float) -> float:
     """
     a, b = 0.5 + weight * share, 0.5 + weight * (1 - share)
     tail = beta.sf(target, a, b) if share >= target else beta.cdf(target, a, b)
-    return max(0.5, float(tail))
+    return min(max(0.5, float(tail)), 1 - 1e-12)  # never certain: a density of 0 could not come back
 
 
 class Bisection:

@@ -42,5 +42,7 @@ class Evidence:
             if above and mean(scores) > target + slack:
                 return f"mean score {mean(scores):.0f} at boosts from {boost:.4g} up stays above the target {target:g}"
             if not above and mean(scores) < target - slack:
-                return f"mean score {mean(scores):.0f} at boosts up to {boost:.4g} is already below the target {target:g}"
+                return (
+                    f"mean score {mean(scores):.0f} at boosts up to {boost:.4g} is already below the target {target:g}"
+                )
         return ""

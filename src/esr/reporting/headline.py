@@ -1,0 +1,176 @@
+"""The headline and paired tables as words, shared by the terminal and the HTML report, so that both say the
+same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from esr.analysis.metrics import STATISTICS, SUBSETS, Statistic
+from esr.analysis.uncertainty import WILSON_CLUSTERS
+from esr.reporting import numbers
+
+BY_KEY = {statistic.key: statistic for statistic in STATISTICS}
+RATES = tuple(statistic for statistic in STATISTICS if statistic.is_rate)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One quantity as text."""
+
+    value: str
+    interval: str = ""
+    counts: str = ""
+    """What it was counted over, for example ``62 of 195``."""
+    method: str = ""
+    note: str = ""
+    """Why the value is undefined."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One condition's row."""
+
+    condition: str
+    """Untrusted."""
+    n_trials: int
+    n_scored: int
+    n_unscored: int
+    n_degraded: int
+    n_directions: int
+    n_promoted_directions: int
+    n_prompts: int
+    n_unannounced: int
+    unscored_reasons: dict[str, int]
+    cells: dict[str, Cell]
+    """By statistic key, also with the suffixes of ``SUBSETS``."""
+    wilson: dict[str, str]
+    """Rate key -> Wilson's interval for independent trials."""
+
+    @property
+    def footnotes(self) -> list[str]:
+        """What the reader must know besides the numbers."""
+        notes = []
+        if self.n_unscored:
+            reasons = ", ".join(f"{reason or 'no reason given'}: {n}" for reason, n in self.unscored_reasons.items())
+            notes.append(f"{self.n_unscored} of {self.n_trials} responses unscored ({reasons}); in no denominator.")
+        if self.n_unannounced:
+            notes.append(
+                f"{self.n_unannounced} more responses began anew without announcing it (pivot or pretext);"
+                " not counted as restarts."
+            )
+        if self.n_promoted_directions:
+            notes.append(
+                f"{self.n_promoted_directions} of {self.n_directions} directions promote restart words themselves."
+            )
+        assumed = [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
+        if assumed:
+            named = " and ".join(s.title for s in assumed)
+            spans = sorted({self.wilson[s.key] for s in assumed})
+            notes.append(
+                f"Too few events to measure how alike the trials of a direction are: the interval of the {named} takes"
+                f" every direction as one trial. With all trials independent it would be {' and '.join(spans)}."
+            )
+        undefined = {
+            f"{BY_KEY[key].title} undefined: {cell.note}."
+            for key, cell in self.cells.items()
+            if key in BY_KEY and cell.note
+        }
+        return notes + sorted(undefined)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One statistic of one comparison."""
+
+    treatment: str
+    control: str
+    """Both untrusted."""
+    statistic: str
+    value_treatment: str
+    value_control: str
+    difference: Cell
+    ratio: Cell
+    p: str
+    p_holm: str
+    note: str
+
+
+def headlines(summary: pd.DataFrame) -> list[Headline]:
+    """The rows of a ``summarise`` frame."""
+    return [_headline(row) for row in summary.to_dict("records")]
+
+
+def contrasts(paired: pd.DataFrame) -> list[Contrast]:
+    """The rows of a ``compare_all`` frame."""
+    return [_contrast(row) for row in paired.to_dict("records")]
+
+
+def pairing(paired: pd.DataFrame) -> list[str]:
+    """One sentence per comparison: pairs, directions, and what was left out."""
+    rows = paired.drop_duplicates(["treatment", "control"]).to_dict("records")
+    return [
+        f"{row['treatment']} against {row['control']}: {row['n_pairs']} pairs over {row['n_directions']} directions"
+        f" ({row['n_unscored']} left out because an arm is unscored,"
+        f" {row['n_unmatched_treatment'] + row['n_unmatched_control']} trials without a partner)."
+        for row in rows
+    ]
+
+
+def _headline(row: dict[Any, Any]) -> Headline:
+    counts = {name: row[name] for name in Headline.__dataclass_fields__ if name.startswith("n_")}
+    return Headline(
+        condition=str(row["condition"]),
+        **counts,
+        unscored_reasons=row["unscored_reasons"],
+        cells={s.key + suffix: _cell(row, s, suffix) for s in STATISTICS for suffix in SUBSETS},
+        wilson={s.key: numbers.span(row[f"{s.key}_wilson_low"], row[f"{s.key}_wilson_high"], scale=100) for s in RATES},
+    )
+
+
+def _cell(row: dict[Any, Any], statistic: Statistic, suffix: str) -> Cell:
+    key = statistic.key + suffix
+    numerator, denominator = row[f"{key}_numerator"], row[f"{key}_denominator"]
+    signed = statistic.bounds[0] < 0
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return Cell(
+        value=numbers.percent(row[key]) if statistic.is_rate else numbers.points(row[key], signed=signed),
+        interval=numbers.span(low, high, scale=100 if statistic.is_rate else 1, signed=signed),
+        counts=f"{numerator} of {denominator}" if statistic.is_rate else f"n = {denominator}",
+        method=row[f"{key}_interval_method"],
+        note=row[f"{key}_note"],
+    )
+
+
+def _contrast(row: dict[Any, Any]) -> Contrast:
+    statistic = BY_KEY[row["statistic"]]
+    rate, signed = statistic.is_rate, statistic.bounds[0] < 0
+    values = [
+        numbers.percent(row[f"value_{arm}"]) if rate else numbers.points(row[f"value_{arm}"], signed=signed)
+        for arm in ("treatment", "control")
+    ]
+    difference = row["difference"]
+    low, high = row["difference_low"], row["difference_high"]
+    return Contrast(
+        treatment=str(row["treatment"]),
+        control=str(row["control"]),
+        statistic=statistic.title,
+        value_treatment=values[0],
+        value_control=values[1],
+        difference=Cell(
+            numbers.percent_points(difference) if rate else numbers.points(difference, signed=True),
+            numbers.span(low, high, scale=100 if rate else 1, signed=True),
+            method=row["difference_method"],
+        ),
+        ratio=Cell(
+            numbers.times(row["ratio"]),
+            numbers.times_span(row["ratio_low"], row["ratio_high"]),
+            method=row["ratio_method"],
+        ),
+        p=numbers.p_value(row["p"]) + (" exact" if row["p_exact"] else ""),
+        p_holm=numbers.p_value(row["p_holm"]),
+        note=row["note"],
+    )

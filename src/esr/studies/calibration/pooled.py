@@ -1,0 +1,232 @@
+"""Calibration that shares what it learns: every direction's scores sharpen what is expected of all others.
+
+Each round, for all directions at once: likelihoods of the scores so far (``curve``), the population they suggest
+(``population``), each direction's posterior under it, and from that the boosts at which the expected score is the
+target or a little nearer the middle of the fall, where a score tells most. While a direction is little known these
+boosts lie far apart; as it gets known they close in on the threshold, where the curve's shape matters no more.
+
+The answer is the boost at which the *expected* score is the target, which makes the error in score points zero on
+average. A direction is done when its true mean score there is known to within the tolerance, when it is out of reach
+of the bounds, or when its rounds are spent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from esr.errors import UserError
+from esr.studies.calibration.curve import CurveGrid, Float32, Float64
+from esr.studies.calibration.evidence import Evidence
+from esr.studies.calibration.population import Population
+from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe
+from esr.studies.calibration.rounds import Round, mean, six_digits
+
+LEVEL_STEP = 0.1
+LEVELS = 3
+"""Expected shares asked at: the target's and so many steps towards the middle of the fall."""
+LEAST_ROUNDS = 2
+OUT_OF_REACH = 0.99
+"""Posterior mass beyond a bound at which a direction is given up."""
+UNKNOWN = 20.0
+"""A posterior standard deviation of the mean score, in points, above which an answer is none."""
+HIGHEST_SHARE = 0.95
+"""Largest target as a share of the unsteered score: above it there is no fall left to find."""
+UNSTEERED_GENERATIONS = 30
+_LEAST_LOWER = 0.01  # without a lower bound, the log grid starts at this share of the prior mean
+_DISPERSION_WEIGHT = 10.0  # scores' worth of weight of the first guess, all-or-nothing scores
+_DISPERSION_BOUNDS = (0.03, 1.5)
+_FREEDOM = 1.2  # parameters a direction effectively fits for itself
+
+
+class Pooled:
+    """Calibrator that learns one population over all directions. Memory: about 30 kB per direction.
+
+    Args:
+        unsteered_score: mean score without steering, > target / 0.95; None asks for 30 unsteered generations
+            (boost 0) in the first round, charged to the directions they are asked under.
+    """
+
+    def __init__(self, settings: CalibrationSettings, n_directions: int, unsteered_score: float | None) -> None:
+        self._settings = settings
+        self._n = n_directions
+        self._lower = max(settings.lower, _LEAST_LOWER * settings.prior_mean)
+        self._evidence = [Evidence() for _ in range(n_directions)]
+        self._unsteered_scores: list[float] = []
+        self._hopeless = ""
+        self._active = np.ones(n_directions, dtype=bool)
+        self._number = 0
+        self._seen: list[tuple[int, int, int, float, float]] = []  # direction, boost index, n, sum q, sum q^2
+        guess = unsteered_score if unsteered_score is not None else (settings.target + 100) / 2
+        self._start(guess)
+        self._round = self._next(ask_unsteered=unsteered_score is None)
+
+    def _start(self, unsteered: float) -> None:
+        s = self._settings
+        self.unsteered = unsteered
+        self._grid = CurveGrid(self._lower, s.upper, s.target / unsteered)
+        self.population = Population(self._grid.x, s.prior_mean, s.prior_sd)
+        self.dispersion = 1.0
+        self._log_likelihood: Float32 = np.zeros((self._n, *self._grid.modelled(0).shape), dtype=np.float32)
+        self._infer()
+
+    def ask(self) -> list[Probe]:
+        """The probes of the current round that are not told yet; empty when finished."""
+        return self._round.open
+
+    def tell(self, probe: Probe, scores: Sequence[float]) -> None:
+        """Give the scores of one probe (0-100; unscored generations left out, so possibly none)."""
+        self._round.tell(probe, scores)
+        if not self._round.complete:
+            return
+        self._take(self._round)
+        self._number += 1
+        self._round = self._next(ask_unsteered=False)
+
+    def results(self) -> list[Calibration]:
+        """What is known now, one per direction in order. Raises UserError while probes are open."""
+        if self.ask():
+            raise UserError(
+                "a calibration has results when it is finished",
+                f"{len(self.ask())} probes of round {self._number} still open",
+                "Tell every probe that ask() returns until it returns none",
+            )
+        at = self._grid.crossing(self._expected, self._grid.share)
+        x = np.interp(at, np.arange(self._grid.size), self._grid.x)
+        mass = self._posterior.sum(axis=1, dtype=np.float64).cumsum(axis=1)
+        doubt = self._doubt(at)
+        return [self._result(j, float(np.exp(x[j])), mass[j], float(doubt[j])) for j in range(self._n)]
+
+    def _next(self, *, ask_unsteered: bool) -> Round:
+        if self._hopeless or self._number == self._settings.rounds:
+            return Round([])
+        probes = []
+        if ask_unsteered:
+            each = -(-UNSTEERED_GENERATIONS // self._n)
+            probes = [Probe(j, 0.0, 0, each) for j in range(min(self._n, UNSTEERED_GENERATIONS))]
+        share = self._grid.share
+        step = LEVEL_STEP if share < 0.5 else -LEVEL_STEP
+        places = [np.rint(self._grid.crossing(self._expected, share + k * step)) for k in range(LEVELS)]
+        for j in np.flatnonzero(self._active):
+            # Rounds start at different levels in turn, so that few repeats still visit all of them.
+            start = self._number * self._settings.repeats
+            turns = Counter(int(places[(start + r) % LEVELS][j]) for r in range(self._settings.repeats))
+            probes += [Probe(int(j), self._boost(i), self._number, n) for i, n in sorted(turns.items())]
+        return Round(probes)
+
+    def _boost(self, i: int) -> float:
+        return six_digits(float(np.exp(self._grid.x[i])))
+
+    def _take(self, told: Round) -> None:
+        for probe, scores in told.told():
+            self._evidence[probe.direction].add(probe.boost, scores, probe.repeats)
+            if probe.boost == 0:
+                self._unsteered_scores += scores
+        if any(p.boost == 0 for p in told.probes):
+            self._hopeless = self._settle_unsteered()
+            if self._hopeless:
+                return
+        for probe, scores in told.told():
+            if scores and probe.boost > 0:
+                self._learn(probe, scores)
+        self._infer()
+        self._retire()
+
+    def _settle_unsteered(self) -> str:
+        """Take the unsteered score from the first round; return why that is impossible, or an empty text."""
+        target = self._settings.target
+        if not self._unsteered_scores:
+            return "no unsteered generation was scored, so the score to fall from is unknown"
+        unsteered = mean(sorted(self._unsteered_scores))
+        if target > HIGHEST_SHARE * unsteered:
+            return f"mean score {unsteered:.0f} without steering leaves no fall to the target {target:g}"
+        self._start(unsteered)
+        return ""
+
+    def _learn(self, probe: Probe, scores: tuple[float, ...]) -> None:
+        i = int(np.argmin(np.abs(self._grid.x - np.log(probe.boost))))
+        shares = [s / self.unsteered for s in scores]
+        total = mean(shares) * len(shares)
+        self._log_likelihood[probe.direction] += self._grid.log_likelihood(i, len(shares), total)
+        self._seen.append((probe.direction, i, len(shares), total, sum(q * q for q in shares)))
+
+    def _infer(self) -> None:
+        """Posterior, population and dispersion from everything told so far."""
+        likelihood = self._log_likelihood / np.float32(self.dispersion)
+        likelihood -= likelihood.max(axis=(1, 2), keepdims=True)
+        np.exp(likelihood, out=likelihood)
+        if self._seen:
+            self.population.learn(likelihood)
+        self._posterior = self.population.posterior(likelihood)
+        self._expected = self._grid.expected(self._posterior)
+        if self._seen:
+            self.dispersion = self._dispersion()
+
+    def _dispersion(self) -> float:
+        """Variance of the scores around their expectation, relative to all-or-nothing scores of that expectation.
+
+        About 1 when every response is either good or bad, far less when scores are graded: then a score says more.
+        """
+        rows, places, n, total, squares = (np.array(column) for column in zip(*self._seen, strict=True))
+        m = self._grid.interpolated(self._expected, rows, places)
+        scatter = (squares - 2 * m * total + n * m * m).sum()
+        nominal = (n * m * (1 - m)).sum()
+        free = max(0.5, 1 - _FREEDOM * len(np.unique(rows)) / n.sum())
+        guess = _DISPERSION_WEIGHT * nominal / n.sum()
+        return float(np.clip((scatter + guess) / (nominal * free + guess), *_DISPERSION_BOUNDS))
+
+    def _doubt(self, at: Float64) -> Float64:
+        """Posterior standard deviation of each direction's true mean score at grid position ``at``, in points."""
+        doubt = np.empty(self._n)
+        for j, i in enumerate(np.rint(at).astype(int)):
+            m, p = self._grid.modelled(int(i)), self._posterior[j]
+            centre = float((p * m).sum())
+            doubt[j] = self.unsteered * np.sqrt(float((p * (m - centre) ** 2).sum()))
+        return doubt
+
+    def _retire(self) -> None:
+        """Take the directions off the list that need no more generations. They do not come back."""
+        if self._number + 1 < LEAST_ROUNDS:
+            return
+        mass = self._posterior.sum(axis=1)
+        beyond = np.maximum(mass[:, : self._grid.first].sum(axis=1), mass[:, self._grid.last + 1 :].sum(axis=1))
+        doubt = self._doubt(self._grid.crossing(self._expected, self._grid.share))
+        self._active &= (doubt > self._settings.tolerance) & (beyond < OUT_OF_REACH)
+
+    def _result(self, j: int, answer: float, mass: Float64, doubt: float) -> Calibration:
+        s, evidence = self._settings, self._evidence[j]
+        low, high = np.exp(np.interp([0.025, 0.975], mass, self._grid.x))
+        reason = self._hopeless or self._unsupported(j, answer, doubt)
+        return Calibration(
+            threshold=None if reason else six_digits(answer),
+            low=float(np.clip(low, s.lower, s.upper)),
+            high=float(np.clip(high, s.lower, s.upper)),
+            predicted=None if reason else s.target,
+            generations=evidence.generations,
+            status="uncalibrated" if reason else "calibrated",
+            reason=reason,
+        )
+
+    def _unsupported(self, j: int, answer: float, doubt: float) -> str:
+        """Why the answer does not stand: nothing scored, out of the bounds, too uncertain, or contradicted."""
+        s, evidence, expected = self._settings, self._evidence[j], self._expected[j] * self.unsteered
+        tried = sorted(b for b in evidence.scores if b > 0)
+        if not tried:
+            return f"none of {evidence.generations} generations was scored"
+        if expected[-1] > s.target:
+            top = evidence.scores[tried[-1]]
+            return (
+                f"expected score {expected[-1]:.0f} at the upper bound {s.upper:g} stays above the target {s.target:g} "
+                f"(measured {mean(top):.0f} over {len(top)} at {tried[-1]:.4g}, the highest boost tried)"
+            )
+        if expected[0] < s.target:
+            bottom = evidence.scores[tried[0]]
+            return (
+                f"expected score {expected[0]:.0f} at the lowest boost {self._lower:.4g} is already below the target "
+                f"{s.target:g} (measured {mean(bottom):.0f} over {len(bottom)} at {tried[0]:.4g}, the lowest boost tried)"
+            )
+        if doubt > UNKNOWN:
+            return f"the mean score at {answer:.4g} is known only to ±{doubt:.0f} points (one standard deviation)"
+        return evidence.contradiction(answer, s.target)
