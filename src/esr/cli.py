@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -175,22 +175,17 @@ def demo(
 
     Example: esr demo
     """
-    from esr.organism.demo import demo_studies
+    from esr.organism.demo import make_demo
     from esr.reporting.assemble import write_report
     from esr.studies.study import Study
 
     reports = []
-    for name, settings in demo_studies().items():
-        target = folder / name
+    for name, study in make_demo(folder).items():
         _console().print(f"\n{name}", style="bold")
-        if not (target / "study.toml").exists():
-            from esr.studies.new import write_study
-
-            write_study(target, settings)
-        opened = Study.open(target)
-        _run(target, list(opened.config.experiments))
+        opened = Study.open(study)
+        _run(study, list(opened.config.experiments))
         _print_headline(opened)
-        reports.append(write_report(opened, target / "report.html"))
+        reports.append(write_report(opened, study / "report.html"))
     typer.echo("These figures validate the instrument on small trained organisms; they say nothing about large models.")
     for path in reports:
         typer.echo(f"Report: {path}")
@@ -238,9 +233,11 @@ def organism_train(
 
     Example: esr organism train my-organism --seed 2
     """
-    from esr.organism.build import train_organisms
+    from esr.organism.recipe import train
 
-    train_organisms(seed, out, say=typer.echo)
+    folders = train(seed, out, on_progress=lambda progress: typer.echo(str(progress)))
+    for name, folder in folders.items():
+        typer.echo(f"{name}: {folder}")
 
 
 def main() -> None:
@@ -251,21 +248,20 @@ def main() -> None:
         _fail(str(error), 2)
     except SteeringError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("Stopped. Everything finished is stored; run the same command again to go on.", 130)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     from esr.reporting.untrusted import printable
 
-    print(f"Error: {printable(message)}" if code != 130 else message, file=sys.stderr)
+    print(f"Error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, markup=False)
+    terminal = Console(highlight=False, markup=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=100)
 
 
 def _run(folder: Path, keys: list[str]) -> None:
@@ -276,9 +272,13 @@ def _run(folder: Path, keys: list[str]) -> None:
         experiment(key)
     config = read_config(folder)
     with _progress() as progress:
-        from esr.studies.runner import run_study
+        try:
+            from esr.studies.runner import run_study
 
-        run_study(folder, config, keys, progress)
+            run_study(folder, config, keys, progress)
+        except KeyboardInterrupt:  # caught here, because typer would swallow it
+            print("Stopped. Everything finished is stored; run the same command again to go on.", file=sys.stderr)
+            sys.exit(130)
 
 
 @contextmanager

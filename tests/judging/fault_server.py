@@ -35,6 +35,7 @@ class FaultServer(ThreadingHTTPServer):
         self.served: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.uploads: list[bytes] = []
+        self.failing_batches = 0
         self.busy = self.most_busy = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -71,7 +72,7 @@ class FaultServer(ThreadingHTTPServer):
 def judged_text(body: dict[str, Any]) -> str:
     """The response under judgement, as the judge sees it."""
     user = next(m["content"] for m in body["messages"] if m["role"] == "user")
-    found = re.search(r"<<<RESPONSE (\w+)>>>\n(.*)\n<<<END \1>>>", user, re.DOTALL)
+    found = re.search(r"<<<RESPONSE (\w+)>>>\n(.*?)\n<<<END \1>>>", user, re.DOTALL)
     assert found, user
     return found.group(2)
 
@@ -123,6 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"id": f"file-{len(self.server.uploads) - 1}", "object": "file", "purpose": "batch"})
         elif self.path.endswith("/batches"):
             file = json.loads(data)["input_file_id"]
+            if self.server.failing_batches:
+                self.server.failing_batches -= 1
+                self._json(500, {"error": {"message": "no batches now"}})
+                return
             self._json(200, self._batch(file.removeprefix("file-"), "in_progress"))
         else:
             with self.server.lock:

@@ -93,9 +93,9 @@ def test_text_around_one_object_is_let_pass(frame: str) -> None:
         (edited(attempts=[GOOD["attempts"][1], GOOD["attempts"][1]]), "only the first"),
         (json.dumps(GOOD).replace("85.5", "NaN"), "NaN is no JSON number"),
         (json.dumps(GOOD).replace("85.5", "1e999"), "too large"),
-        ('{"a":' * 10_000, "recursion"),
-        ("[" * 60_000, ""),
-        ("{" * 60_000, "no JSON object"),
+        ('{"a":' * 5_000, "recursion"),
+        ("[" * 30_000, ""),
+        ("{" * 30_000, "no JSON object"),
     ],
 )
 def test_anything_else_is_malformed(answer: str, detail: str) -> None:
@@ -117,9 +117,7 @@ def test_quotes_decide() -> None:
 
 
 def test_no_attempt_is_unscored_never_zero() -> None:
-    assert read_verdict('{"restarts": 0, "attempts": []}', RESPONSE) == Unscored(
-        "no attempt", "the judge found none"
-    )
+    assert read_verdict('{"restarts": 0, "attempts": []}', RESPONSE) == Unscored("no attempt", "the judge found none")
 
 
 def test_segments_are_there_exactly_when_asked_for() -> None:
@@ -245,7 +243,7 @@ def test_thirds_open_at_words() -> None:
     text = "alpha beta gamma delta epsilon zeta eta theta iota"
     middle, last = thirds(text)
     assert text[middle:].startswith("delta ")
-    assert text[last:].startswith("theta ")
+    assert text[last:].startswith("eta ")
     assert thirds("") == (0, 0)
     assert thirds("错" * 300) == (100, 200)
 

@@ -123,7 +123,7 @@ def test_infinity_names_request_layer_and_boost(tiny_subject: Any) -> None:
     [
         (Add(direction(0), 1.0, 4), "a layer lies in 0..3. Got 4"),
         (Add(direction(0, d_model=32), 1.0, 1), "a direction has the model's width 64. Got 32 for random:0"),
-        (Clamp(96, 0.0, 1), "a latent lies in 0..95. Got 96"),
+        (Clamp(96, 0.0, 1), "a latent of this SAE lies in 0..95. Got 96"),
     ],
 )
 def test_impossible_interventions_are_refused(tiny_subject: Any, bad: Any, message: str) -> None:

@@ -127,11 +127,14 @@ def test_direction_is_the_decoder_row_as_stored(arch, tiny_sae_folder):
 def test_reading_leaves_nothing_behind(norm, tiny_sae_folder):
     reader = reader_of(tiny_sae_folder("standard", normalize_activations=norm))
     before = set(vars(reader.sae))
-    h = residuals(3)
-    reader.encode(h)
-    reader.activations(h, LATENTS)
-    reader.decode_change(h, torch.ones(3, len(LATENTS)), LATENTS)
-    assert set(vars(reader.sae)) == before
+    h, change = residuals(3), torch.ones(3, len(LATENTS))
+    for call in (
+        lambda: reader.encode(h),
+        lambda: reader.activations(h, LATENTS),
+        lambda: reader.decode_change(h, change, LATENTS),
+    ):
+        call()
+        assert set(vars(reader.sae)) == before
 
 
 @pytest.mark.parametrize("latent", [-1, 96])

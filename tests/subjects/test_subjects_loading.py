@@ -265,6 +265,25 @@ def test_fingerprint_follows_the_files_and_not_their_place(tmp_path, monkeypatch
     here, there, other = write("here", b"x" * 50), write("there", b"x" * 50), write("other", b"x" * 49 + b"y")
     assert folder_fingerprint([here]) == folder_fingerprint([there]) != folder_fingerprint([other])
     assert folder_fingerprint([here], "commit") != folder_fingerprint([here])
+    early = write("early", b"y" + b"x" * 49)
     monkeypatch.setattr("esr.subjects.fingerprint._WHOLE", 20)
     monkeypatch.setattr("esr.subjects.fingerprint._EDGE", 5)
     assert folder_fingerprint([here]) == folder_fingerprint([there]) != folder_fingerprint([other])
+    assert len({folder_fingerprint([f]) for f in (here, other, early)}) == 3
+
+
+def test_a_packaged_model(spec_of, tiny_model_folder, tiny_sae_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "organism" / "weights" / "organism-naive"
+    shutil.copytree(tiny_model_folder("llama"), folder)
+    shutil.copytree(tiny_sae_folder(), folder / "sae")
+    (folder / "labels.json").write_text('{"0": "bread"}')
+    monkeypatch.setattr("esr.subjects.spec.files", lambda package: tmp_path)
+    settings = {"sae": SaeSpec(path="<packaged>/sae"), "labels": "<packaged>/labels.json"}
+    spec = spec_of(model="organism-naive", lexicon="<packaged>/lexicon.json", **settings)
+    subject = load_subject(spec)
+    assert subject.labels == {0: "bread"}
+    assert spec.lexicon_path() == folder / "lexicon.json"
+    assert refusal(spec_of(model="organism")) == (
+        "a packaged model lies in the installed package. Got no folder for organism. "
+        "Install the package again, or train the organism with `esr organism train`."
+    )

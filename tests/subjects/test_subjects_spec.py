@@ -3,6 +3,9 @@ else."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -85,3 +88,10 @@ def test_refusals(settings, text):
 )  # fmt: skip
 def test_what_can_only_be_a_folder(name, folder):
     assert looks_like_folder(name) is folder
+
+
+def test_specs_and_presets_import_no_heavy_library():
+    code = "import sys, esr.subjects.published, esr.subjects.prompts, esr.subjects.vectors, esr.subjects.chat; "
+    heavy = "{'torch', 'transformers', 'sae_lens', 'peft'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code + f"print(sorted({heavy}))"], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -5,13 +5,14 @@ beside them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from esr.analysis.trials import checked, table
+from esr.analysis.trials import checked
 from esr.analysis.uncertainty import (
     DRAWS,
     LEVEL,
@@ -89,18 +90,18 @@ def summarise(trials: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS, level:
         {"condition": str(name)} | _counts(part) | _statistics(part, seed=seed, draws=draws, level=level)
         for name, part in trials.groupby("condition", sort=True)
     ]
-    return table(rows)
+    return pd.DataFrame(rows)
 
 
 def _counts(trials: pd.DataFrame) -> dict[str, object]:
     scored = trials["state"].eq("scored")
     multi = trials["multi_attempt"].astype(bool)
-    reasons = trials.loc[~scored, "reason"].value_counts()
+    reasons = Counter(str(reason) for reason in trials.loc[~scored, "reason"])
     return {
         "n_trials": len(trials),
         "n_scored": int(scored.sum()),
         "n_unscored": int((~scored).sum()),
-        "unscored_reasons": {str(reason): int(reasons[reason]) for reason in sorted(reasons.index)},
+        "unscored_reasons": dict(sorted(reasons.items())),
         "n_degraded": int(trials["degraded"].astype(bool).sum()),
         "n_directions": int(trials["direction"].nunique()),
         "n_promoted_directions": int(trials.loc[trials["promoted"].astype(bool), "direction"].nunique()),

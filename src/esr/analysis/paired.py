@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from esr.analysis.metrics import STATISTICS, Statistic, sums_by_direction
-from esr.analysis.trials import checked, table
+from esr.analysis.trials import checked
 from esr.analysis.uncertainty import (
     BOOTSTRAP,
     DRAWS,
@@ -105,7 +105,7 @@ def compare(
         columns = np.stack([part[:, i] for arm in sums for part in arm], axis=1)
         row = _contrast(columns, statistic, seed=seed, draws=draws, level=level)
         rows.append({"treatment": treatment, "control": control, "statistic": statistic.key} | row | counts)
-    return table(rows)
+    return pd.DataFrame(rows)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,12 +1,12 @@
 """The frame of trials that every analysis reads: its columns, and the checks it must pass.
 
-Columns of untrusted text are best of dtype object: see ``table``.
+Columns of untrusted text (label, prompt, text, reason, attempts) must be of dtype object: the Arrow strings that pandas
+chooses by itself cannot hold a lone surrogate, and raise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -45,8 +45,8 @@ def checked(trials: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
     """The trials in their canonical order (condition, direction, prompt, seed, key), so that no result
     depends on the order in which they finished.
 
-    Raises UserError for an empty frame, missing columns, a trial key that occurs twice, states other than
-    scored and unscored, missing scores of scored trials, or flags that contradict them.
+    Raises UserError for an empty frame, missing columns, keys that UTF-8 cannot encode, a trial key that occurs twice,
+    states other than scored and unscored, missing scores of scored trials, or flags that contradict them.
     """
     needed = {*_KEY, "trial", "state", "multi_attempt", "improved", "first_score", "improvement", *needed}
     missing = sorted(needed - set(trials.columns))
@@ -54,6 +54,10 @@ def checked(trials: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
         raise UserError("a frame of trials has the documented columns", f"no {', '.join(missing)}")
     if trials.empty:
         raise UserError("an analysis needs at least one trial", "an empty frame", "Run the study first")
+    for column in ("trial", "condition", "direction"):
+        bad = [key for key in trials[column].unique() if not _encodable(key)]
+        if bad:
+            raise UserError(f"the column {column} holds text that UTF-8 can encode", ascii(bad[0]))
     if trials["trial"].duplicated().any():
         twice = trials.loc[trials["trial"].duplicated(), "trial"].iloc[0]
         raise UserError("a trial occurs once", f"{twice!r} more than once")
@@ -76,12 +80,5 @@ def checked(trials: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
     return trials
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A frame of the rows whose text columns are of dtype object: the Arrow strings that pandas would choose cannot
-    hold every Python string (a lone surrogate of a model's output is an error there)."""
-    return pd.DataFrame(
-        {
-            name: pd.Series([row[name] for row in rows], dtype=object if isinstance(rows[0][name], str) else None)
-            for name in rows[0]
-        }
-    )
+def _encodable(key: object) -> bool:
+    return isinstance(key, str) and not any("\ud800" <= character <= "\udfff" for character in key)

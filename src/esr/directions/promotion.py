@@ -48,7 +48,7 @@ def restart_promotion(subject: Subject, vectors: NDArray[np.float32], token_ids:
     if gain is not None:
         effects = effects * gain.to(head.device, torch.float32)
     out = []
-    for chunk in effects.split(64):  # the vocabulary may be 256k wide
+    for chunk in torch.split(effects, 64):  # the vocabulary may be 256k wide
         logits = chunk @ head.float().T
         restart = logits[:, list(token_ids)].mean(1)
         out.append((restart - logits.mean(1)) / logits.std(1).clamp(min=1e-12))
@@ -59,7 +59,7 @@ def _final_norm_gain(subject: Subject) -> torch.Tensor | None:
     """The gain of the norm before the unembedding; Gemma stores it as weight - 1."""
     decoder = subject.model.get_decoder() if hasattr(subject.model, "get_decoder") else subject.model
     norm = getattr(decoder, "norm", None) or getattr(decoder, "ln_f", None)
-    weight = getattr(norm, "weight", None)
+    weight: torch.Tensor | None = getattr(norm, "weight", None)
     if weight is None:
         return None
     return weight + 1 if type(norm).__name__.startswith("Gemma") else weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -41,7 +42,7 @@ class LoopThread:
         finally:
             with self._lock:
                 self._users -= 1
-                if self._users == 0:
+                if self._users == 0 and not sys.is_finalizing():  # then the thread is gone already
                     self._end()
 
     def _start(self) -> None:

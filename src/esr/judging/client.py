@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,6 +130,7 @@ class Client:
         key = getattr(model.api, "api_key", None)
         if isinstance(key, str) and len(key) >= 4:
             self._secrets.add(key)
+        model.api.generate = _without_tracebacks(model.api.generate)
         return model
 
     def _cannot_open(self, error: Exception) -> UserError:
@@ -181,9 +183,11 @@ class Client:
             ),
             batch=BatchConfig(tick=BATCH_TICK, send_delay=BATCH_TICK) if batch else None,
         )
-        if self._schema is not None:
-            schema = JSONSchema.model_validate(self._schema)
-            config.response_schema = ResponseSchema(name="verdict", json_schema=schema, strict=True)
+        schema = self._schema
+        if schema is not None:
+            config.response_schema = ResponseSchema(
+                name="verdict", json_schema=JSONSchema.model_validate(schema), strict=True
+            )
         chat: list[Any] = []
         for role, text in messages:
             if role == "system":  # the same for every response: the provider may keep it
@@ -199,7 +203,7 @@ class Client:
             if batch and self._model is model:  # its batch worker does not outlive an error
                 self._retired.append(model)
                 self._model = self._open()
-            raise self._no_reply(error) from None
+            raise self._no_reply(error, with_schema=schema is not None) from None
         self.replies += 1
         if output.usage is not None:
             used = output.usage
@@ -221,7 +225,7 @@ class Client:
         """Ask without a response schema from now on: the server knows none. The form is checked anyway."""
         self._schema = None
 
-    def _no_reply(self, error: Exception) -> Exception:
+    def _no_reply(self, error: Exception, with_schema: bool) -> Exception:
         from tenacity import RetryError
 
         transient = isinstance(error, RetryError)  # the kind of failure that inspect_ai would have repeated
@@ -242,7 +246,7 @@ class Client:
             )
         if status == 404:
             return UserError(f"the provider knows the model {self._model_name}", detail, "Correct the model's name")
-        if status in (400, 422) and self._schema is not None and re.search("response_format|schema", words):
+        if status in (400, 422) and with_schema and re.search("response_format|schema", words):
             return NoReplyError("schema", detail)
         if transient or status is None or status >= 500 or status in (408, 409, 429):
             return NoReplyError("again", detail, _retry_after(error))
@@ -252,6 +256,24 @@ class Client:
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return clip(_KEY_LIKE.sub("[key]", text), 300)
+
+
+def _without_tracebacks(generate: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """inspect_ai renders the traceback of each failed call, which can take longer than the call.
+
+    A batch that fails raises one exception for all its responses, each time with a longer traceback.
+    """
+
+    async def lean(*args: Any, **options: Any) -> Any:
+        try:
+            result = await generate(*args, **options)
+        except Exception as error:
+            raise error.with_traceback(None) from None
+        if isinstance(result, tuple) and isinstance(result[0], Exception):
+            result[0].with_traceback(None).__cause__ = None
+        return result
+
+    return lean
 
 
 def _secrets() -> set[str]:

@@ -11,10 +11,10 @@ Every exhibit ends in exactly one judgement. Failures of the network are repeate
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import queue
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -175,7 +175,7 @@ class ModelJudge:
             finally:
                 for future in under_way.values():
                     future.cancel()
-                with contextlib.suppress(TimeoutError):
+                if not sys.is_finalizing():
                     asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=10)
 
     def _out_of_reach(self, last: Judgement) -> UserError:

@@ -76,9 +76,7 @@ def load_rubric(path: Path | None = None, *, segments: bool = False) -> Rubric:
     except UnicodeDecodeError:
         raise UserError("the rubric is UTF-8 text", str(path)) from None
     if not text.strip() or len(text) > _MAX_CHARACTERS:
-        raise UserError(
-            f"a rubric has between 1 and {_MAX_CHARACTERS:,} characters", f"{len(text):,} in {path}"
-        )
+        raise UserError(f"a rubric has between 1 and {_MAX_CHARACTERS:,} characters", f"{len(text):,} in {path}")
     names = _PLACEHOLDER.findall(text)
     unknown = sorted(set(names) - {"form"})
     if unknown:
@@ -109,9 +107,7 @@ def exhibit_message(prompt: str, response: str, *, segments: bool = False) -> st
         blocks.append(("THE MIDDLE THIRD OPENS WITH", _opening(answer, middle, last)))
         blocks.append(("THE LAST THIRD OPENS WITH", _opening(answer, last, len(answer))))
     fenced = "\n".join(f"<<<{name} {code}>>>\n{text}\n<<<END {code}>>>" for name, text in blocks)
-    return (
-        f"The code of this message is {code}.\n{fenced}\nGive the verdict on the response as one JSON object."
-    )
+    return f"The code of this message is {code}.\n{fenced}\nGive the verdict on the response as one JSON object."
 
 
 def _code(question: str, answer: str) -> str:

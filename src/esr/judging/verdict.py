@@ -26,7 +26,7 @@ FORM_VERSION = 1
 """Part of every judge's key: raise it when the form or its reading changes."""
 
 MAX_ATTEMPTS = 20
-_MAX_ANSWER = 65_536  # characters; a verdict has a few hundred
+_MAX_ANSWER = 32_768  # characters; a verdict has a few hundred
 _MAX_QUOTE = 160  # characters of the response kept as the attempt's quote
 
 Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
@@ -162,9 +162,7 @@ def _parse(answer: str) -> VerdictForm | Rejected:
 
 def _only_object(answer: str) -> Any:
     """The one JSON object in the answer; text or code fences around it are let pass. Raises ValueError."""
-    decoder = json.JSONDecoder(
-        object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
-    )
+    decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
     try:
         return decoder.decode(answer.strip())
     except json.JSONDecodeError as error:

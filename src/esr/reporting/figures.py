@@ -138,7 +138,7 @@ def thresholds(calibration: pd.DataFrame, target: float, *, theme: Theme = LIGHT
     if calibration.empty:
         raise UserError("a figure of thresholds needs at least one direction", "an empty frame")
     table = calibration.assign(failed=calibration["status"].ne("calibrated"))
-    table = table.sort_values(["failed", "threshold", "direction"], kind="stable", ignore_index=True)
+    table = table.sort_values(["failed", "threshold"], kind="stable", ignore_index=True)
     failed = int(table["failed"].sum())
     named = len(table) <= 60
     with _style(theme):

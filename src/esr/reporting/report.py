@@ -76,7 +76,7 @@ def report_html(view: StudyView) -> str:
         contrasts=[] if paired is None else contrasts(paired),
         pairing=[] if paired is None else pairing(paired),
         figures=_pictures(view, summary),
-        calibrated=view.calibration[calibrated].sort_values("threshold").to_dict("records"),
+        calibrated=view.calibration[calibrated].sort_values("threshold", kind="stable").to_dict("records"),
         uncalibrated=view.calibration[~calibrated].to_dict("records"),
         exclusions=view.exclusions.to_dict("records"),
         stages=view.stages.to_dict("records"),

@@ -24,6 +24,7 @@ from esr.steering.engine import Request, Response, Sampling
 from esr.steering.interventions import Add, Intervention
 from esr.steering.plan import LayerPlan, expected_positions
 from esr.steering.sampling import Sampler
+from esr.subjects.latents import check_latent
 from esr.subjects.loading import Subject
 
 _MIN_ROWS = 16  # below this, BLAS switches kernels with the number of rows and the last bits of the logits change
@@ -76,10 +77,8 @@ class HFEngine:
                         f"a direction has the model's width {subject.d_model}",
                         f"{width} for {i.direction.id}",
                     )
-            elif subject.reader is None:
-                raise UserError("a clamp needs the subject's SAE", "a subject without one", "Set [subject.sae]")
-            elif not 0 <= i.latent < subject.reader.d_sae:
-                raise UserError(f"a latent lies in 0..{subject.reader.d_sae - 1}", i.latent)
+            else:
+                check_latent(i.latent, subject.require_reader().d_sae)
 
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         groups: dict[tuple[int, int], list[Request]] = {}
@@ -124,9 +123,9 @@ class HFEngine:
         mask = torch.zeros(len(rows), length + steps, dtype=torch.long)
         positions = torch.arange(length).repeat(len(rows), 1)
         for row, request in enumerate(rows):
-            tokens = request.prompt_ids + request.prefill_ids
-            ids[row, length - len(tokens) :] = torch.tensor(tokens)
-            mask[row, length - len(tokens) :] = 1
+            text = request.prompt_ids + request.prefill_ids
+            ids[row, length - len(text) :] = torch.tensor(text)
+            mask[row, length - len(text) :] = 1
             positions[row] -= length - len(request.prefill_ids)  # the first response token is position 0
         ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
 
@@ -248,14 +247,13 @@ class HFEngine:
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
         """See ``Engine.read``."""
-        reader = self._need_reader()
+        reader = self.subject.require_reader()
         for latent in latents:
-            if not 0 <= latent < reader.d_sae:
-                raise UserError(f"a latent lies in 0..{reader.d_sae - 1}", latent)
+            check_latent(latent, reader.d_sae)
         h = self.residual(token_ids, self.subject.read_layer, interventions, prompt_length=prompt_length)
         with torch.no_grad():
             activations = reader.activations(h, torch.tensor(list(latents), device=h.device))
-        return activations.float().cpu().numpy()
+        return np.asarray(activations.float().cpu().numpy(), dtype=np.float32)
 
     def residual(
         self,
@@ -288,19 +286,14 @@ class HFEngine:
 
     def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.max_activations``."""
-        reader = self._need_reader()
+        reader = self.subject.require_reader()
         for token_ids, start, end in sequences:
             h = self.residual(token_ids, self.subject.read_layer)[start:end]
             with torch.no_grad():
                 top = torch.zeros(reader.d_sae, device=h.device)
-                for chunk in h.split(1024):
+                for chunk in torch.split(h, 1024):
                     top = torch.maximum(top, reader.encode(chunk).float().amax(0))
             yield top.cpu().numpy()
-
-    def _need_reader(self) -> Any:
-        if self.subject.reader is None:
-            raise UserError("reading latents needs the subject's SAE", "a subject without one", "Set [subject.sae]")
-        return self.subject.reader
 
     @torch.no_grad()
     def _capture(

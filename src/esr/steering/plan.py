@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esr.errors import UserError
 from esr.steering.engine import Request
 from esr.steering.interventions import Add, Clamp, Schedule
 from esr.subjects.latents import LatentReader
@@ -59,10 +58,7 @@ class LayerPlan:
         self._adds = [self._add_slot(adds, k, device) for k in range(max(map(len, adds)))]
         self._clamps: list[tuple[_Window, Tensor]] = []
         if any(clamps):
-            if reader is None:
-                raise UserError(
-                    "a clamp needs the subject's SAE", "a subject without an SAE", "Name one in [subject.sae]"
-                )
+            assert reader is not None  # the engine has refused such requests
             self._reader = reader
             self._lay_out_clamps(clamps, device)
             self._reads_steered = torch.tensor([r.clamp_reads == "steered" for r in requests], device=device)
@@ -92,13 +88,8 @@ class LayerPlan:
                 k = seen[clamp.latent] = seen.get(clamp.latent, -1) + 1
                 if k == len(slots):
                     shape = (len(clamps), len(columns))
-                    slots.append(
-                        (
-                            torch.zeros(shape, dtype=torch.long),
-                            torch.zeros(shape, dtype=torch.long),
-                            torch.zeros(shape),
-                        )
-                    )
+                    no_position = torch.zeros(shape, dtype=torch.long)
+                    slots.append((no_position, no_position.clone(), torch.zeros(shape)))
                 start, end, value = slots[k]
                 start[row, columns[clamp.latent]], end[row, columns[clamp.latent]] = _bounds(clamp.schedule)
                 value[row, columns[clamp.latent]] = clamp.value
@@ -121,7 +112,7 @@ class LayerPlan:
                 steered = steered + vectors
                 self.counts += valid[:, 0]
             else:
-                on = window.covers(positions, valid) if window.start.dim() == 1 else valid
+                on = window.covers(positions, valid)
                 steered = steered + vectors * on.unsqueeze(-1)
                 self.counts += on.sum(1)
         if self._clamps:

@@ -19,10 +19,8 @@ class Sampler:
 
     def __init__(self, requests: Sequence[Request], vocabulary: int, device: torch.device) -> None:
         samplings = [r.sampling for r in requests]
-        column = lambda values: torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)  # noqa: E731
-        self._temperature = column([s.temperature for s in samplings])
-        self._top_p = column([s.top_p for s in samplings])
-        self._penalty = column([s.repetition_penalty for s in samplings])
+        columns = torch.tensor([(s.temperature, s.top_p, s.repetition_penalty) for s in samplings], device=device)
+        self._temperature, self._top_p, self._penalty = columns.unsqueeze(-1).unbind(1)  # each [B, 1]
         self._any_sampled = any(s.temperature > 0 for s in samplings)
         self._any_top_p = any(s.top_p < 1 for s in samplings)
         steps = max(s.max_new_tokens for s in samplings)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
-from esr.studies.calibration.make import make_calibrator
+from esr.studies.calibration.calibrator import make_calibrator
 from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import Condition
 from esr.studies.grid import draw_cells

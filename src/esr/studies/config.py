@@ -107,9 +107,17 @@ class StudyConfig(_Section):
         """The settings that determine results, as plain data: all but [engine] and the list of experiments."""
         return self.model_dump(mode="json", exclude={"engine", "experiments"})
 
+    def selection_key(self) -> str:
+        """Hash of the settings that determine which directions are chosen."""
+        return _digest({k: v for k, v in self.locked().items() if k != "calibration"})
+
     def digest(self) -> str:
         """SHA-256 of ``locked()``, 16 hex digits."""
-        return hashlib.sha256(json.dumps(self.locked(), sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self.locked())
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_config(folder: Path) -> StudyConfig:
@@ -172,7 +180,7 @@ def with_preset(data: dict[str, Any]) -> dict[str, Any]:
         },
         "calibration": {
             "prior_mean": preset.prior_mean, "prior_sd": preset.prior_sd,
-            "lower": 0.0, "upper": preset.upper,
+            "lower": 0.0, "upper": preset.upper_bound,
         },
     }  # fmt: skip
     filled = {**data, "subject": {**defaults["subject"], **subject}}

@@ -12,11 +12,11 @@ def make_judge(config: StudyConfig) -> Judge:
     Raises UserError for an unreadable lexicon, a missing extra, an unknown provider or a missing key.
     """
     if config.judge.name == "rule":
-        from esr.judging.lexicon import read_lexicon
+        from esr.judging.lexicon import Lexicon
         from esr.judging.rule import RuleJudge
 
         path = config.subject.lexicon_path()
-        return RuleJudge(None if path is None else read_lexicon(path))
+        return RuleJudge(None if path is None else Lexicon.load(path))
     from esr.judging.model import ModelJudge
 
     judge = ModelJudge(config.judge.name)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import transformers
+
 from esr.errors import UserError
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Direction
@@ -40,6 +42,7 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
     judge = make_judge(config)
     with Store.writing(folder) as store:
         check_settings(store, config)
+        transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
         subject = load_subject(config.subject)
         asker = Asker(config, subject, prompts)
@@ -62,10 +65,11 @@ def _conditions(experiments: Sequence[str]) -> list[Condition]:
 
 
 def check_settings(store: Store, config: StudyConfig) -> None:
-    """Settings are fixed when a study first runs. Raises UserError that shows every difference."""
+    """Settings are fixed once thresholds are known; until then a new value costs at most the selection done again, as
+    everything is keyed by what produced it. Raises UserError that shows every difference."""
     now = config.locked()
     stored = store.meta("settings")
-    if stored is None:
+    if stored is None or store.record("calibration", "all") is None:
         store.set_meta("settings", json.dumps(now, sort_keys=True))
         return
     before, after = _flat(json.loads(stored)), _flat(now)
@@ -142,14 +146,15 @@ class _Run:
 
     def _selection(self) -> Selection:
         store = self.measurer.store
-        stored = store.record("selection", "all")
+        key = self.asker.config.selection_key()
+        stored = store.record("selection", key)
         if stored is not None:
             return Selection.from_json(stored)
         tasks = baseline_tasks(self.asker)
         self.progress.start("directions", len(tasks))
         baseline = self.measurer.measure("directions", tasks)
         selection = select(self.asker, self.measurer, self.folder, baseline)
-        store.set_record("selection", "all", selection.to_json())
+        store.set_record("selection", key, selection.to_json())
         self.progress.end()
         return selection
 

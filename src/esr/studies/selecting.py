@@ -19,6 +19,7 @@ from esr.studies.asking import Asker
 from esr.studies.conditions import Condition
 from esr.studies.grid import Cell, draw_cells, generator
 from esr.studies.measure import Measured, Measurer
+from esr.subjects.latents import check_latent
 
 PROMOTED_AT = 3.0
 """A direction counts as promoting restart words from this many standard deviations of its logit effects on."""
@@ -87,10 +88,8 @@ class Candidates:
             self._vectors = read_vectors(folder / settings.vectors, d_model=subject.d_model)
             self.ids = list(range(len(self._vectors)))
         elif settings.latents is not None:
-            reader = subject.require_reader()
-            for latent in settings.latents:
-                reader.check_latent(latent)
-            self.ids = sorted(set(settings.latents))
+            d_sae = subject.require_reader().d_sae
+            self.ids = sorted({check_latent(latent, d_sae) for latent in settings.latents})
         else:
             self.ids = list(range(subject.require_reader().d_sae))
 
@@ -141,7 +140,9 @@ def select(asker: Asker, measurer: Measurer, folder: Path, baseline: list[Measur
         exclusions.append(Exclusion(step, rule, len(left) - len(after), len(after)))
         left = after
         if not left:
-            raise UserError("at least one direction passes the rules", f"none left after {step}: {rule}")
+            raise UserError(
+                "at least one direction passes the rules", f"none left after {step}: {rule}", "Loosen [directions]"
+            )
 
     if candidates.are_latents:
         norms = {i: float(np.linalg.norm(candidates.direction(i).vector)) for i in left}

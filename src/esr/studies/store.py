@@ -190,7 +190,8 @@ class Store:
     def add_to_stage(self, stage: str, seconds: float, tokens: int, responses: int) -> None:
         """Add wall time and work to a stage's account."""
         self._write(
-            "INSERT INTO stages VALUES (?, ?, ?, ?) ON CONFLICT(stage) DO UPDATE SET seconds = seconds + excluded.seconds,"
+            "INSERT INTO stages VALUES (?, ?, ?, ?) ON CONFLICT(stage) DO UPDATE SET"
+            " seconds = seconds + excluded.seconds,"
             " tokens = tokens + excluded.tokens, responses = responses + excluded.responses",
             (stage, seconds, tokens, responses),
         )

@@ -132,7 +132,7 @@ class Study:
 
     def _selection(self) -> Selection:
         with Store.reading(self.folder) as store:
-            stored = store.record("selection", "all")
+            stored = store.record("selection", self.config.selection_key())
         return Selection((), (), None) if stored is None else Selection.from_json(stored)
 
 

@@ -55,7 +55,9 @@ class CurveGrid:
         self._log_odds: Float32 = (np.log(m) - np.log1p(-m)).astype(np.float32)
         self.asked = np.arange(self.first, self.last + 1, 2)
         """Grid indices at which the expected score is tabulated, shape [n_asked]."""
-        self._expect: Float32 = np.stack([self.modelled(int(i)) for i in self.asked], axis=-1).reshape(-1, len(self.asked))
+        self._expect: Float32 = np.stack([self.modelled(int(i)) for i in self.asked], axis=-1).reshape(
+            -1, len(self.asked)
+        )
 
     def _at(self, table: Float32, i: int) -> Float32:
         """The table's values at boost index i for every width and threshold: shape [widths, size]."""

@@ -24,7 +24,7 @@ from esr.studies.calibration.population import Population
 from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe
 from esr.studies.calibration.rounds import Round, mean, six_digits
 
-LEVEL_STEP = 0.1
+LEVEL_STEP = 0.05
 LEVELS = 3
 """Expected shares asked at: the target's and so many steps towards the middle of the fall."""
 LEAST_ROUNDS = 2

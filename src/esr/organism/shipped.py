@@ -8,7 +8,7 @@ from esr.errors import UserError
 from esr.organism.schedule import MODEL_NAMES
 
 
-def shipped(name: str = "organism") -> Path:
+def shipped_folder(name: str = "organism") -> Path:
     """Folder of a shipped model: `organism`, `organism-naive` or `organism-untrained-recovery`."""
     folder = Path(__file__).parent / "weights" / name
     if name not in MODEL_NAMES or not folder.is_dir():

@@ -1,0 +1,112 @@
+"""A small study as a report sees it, tame or hostile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from esr.judging.records import Attempt
+from esr.reporting.view import CALIBRATION, EXCLUSIONS, STAGES, StudyView
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '" onmouseover="alert(1)" x=\'',
+    "</p></article></main><img src=x onerror=alert(1)>",
+    "</title></style><style>*{display:none}</style>",
+    "{{ 7 * 7 }}{% raw %}<!-- ",
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07 \r\n bell \x9b2J",
+    "right\u202eto\u202cleft \u2066x\u2069 zero\u200bwidth \ufeff tag\U000e0041",
+    "lone \ud800 and \udfff surrogates",
+    "nul \x00 and \x1f and \x7f and \x85 \u2028 end",
+    "$\\frac{1}{$ [bold red]not markup[/] [link=http://x]x[/link] {x} %s",
+    "long " * 200_000,
+)
+
+
+@pytest.fixture
+def hostile() -> tuple[str, ...]:
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def make_view() -> Callable[..., StudyView]:
+    """``words`` are used for every text of the study in turn: labels, prompts, responses, reasons, names."""
+
+    def make(words: tuple[str, ...] = ("plain words",), **fields: Any) -> StudyView:
+        generator = np.random.default_rng(0)
+
+        def word() -> str:
+            return words[int(generator.integers(len(words)))]
+
+        def short() -> str:
+            return word()[:3000]
+
+        rows: list[dict[str, Any]] = []
+        for condition in ("incidence", "no-steering"):
+            for direction in range(14):
+                for prompt in range(3):
+                    first, second = f"{word()} first. ", f"Wait, {word()} second."
+                    multi = condition == "incidence" and generator.random() < 0.6
+                    scored = generator.random() < 0.9
+                    scores = [float(generator.integers(0, 60)), float(generator.integers(0, 101))][: 1 + multi]
+                    attempts = [Attempt(0, len(first), scores[0], first[:20])]
+                    if multi:
+                        attempts.append(Attempt(len(first), len(first + second), scores[1], second[:30], "disowning"))
+                    multi = multi and scored
+                    rows.append(
+                        {
+                            "trial": f"{condition}/{direction}/{prompt}",
+                            "condition": condition,
+                            "direction": f"latent:{direction}",
+                            "label": short(),
+                            "prompt_index": prompt,
+                            "prompt": word(),
+                            "seed": direction * 10 + prompt,
+                            "boost": 3.5 if condition == "incidence" else 0.0,
+                            "text": first + (second if len(attempts) > 1 else ""),
+                            "n_tokens": 17,
+                            "finish": "stop",
+                            "state": "scored" if scored else "unscored",
+                            "reason": "" if scored else short(),
+                            "n_attempts": len(attempts) if scored else np.nan,
+                            "explicit_restarts": int(multi),
+                            "first_score": scores[0] if scored else np.nan,
+                            "last_score": scores[-1] if scored else np.nan,
+                            "improvement": scores[-1] - scores[0] if multi else np.nan,
+                            "multi_attempt": multi,
+                            "improved": multi and scores[-1] > scores[0],
+                            "degraded": bool(generator.random() < 0.1),
+                            "promoted": direction == 2,
+                            "attempts": attempts if scored else [],
+                        }
+                    )
+        calibration = [
+            (f"latent:{d}", short(), *((np.nan, 1, 9) if d > 11 else (2.0 + d, 1.5 + d, 3.0 + d)), 33.0, 20, 90)
+            + (("uncalibrated", short()) if d > 11 else ("calibrated", ""))
+            for d in range(14)
+        ]
+        given: dict[str, Any] = {
+            "title": short(),
+            "trials": _frame(rows, list(rows[0])),
+            "calibration": _frame(calibration, CALIBRATION),
+            "exclusions": _frame([(short(), short(), 3, 14)], EXCLUSIONS),
+            "stages": _frame([(short(), 12.5, 1000.0), ("judging", 75.0, np.nan)], STAGES),
+            "settings": {"sampling": {"temperature": 0.6}, "name": short(), short(): [1, short()]},
+            "provenance": {"esr": "0.1.0", "hash": "ab" * 32},
+            "is_organism": True,
+        }
+        return StudyView(**(given | fields))
+
+    return make
+
+
+def _frame(rows: list[Any], columns: Any) -> pd.DataFrame:
+    """Text as dtype object, as a study's frames have it."""
+    values = [tuple(row.values()) if isinstance(row, dict) else row for row in rows]
+    data = {
+        name: pd.Series([value[i] for value in values], dtype=object if isinstance(values[0][i], str) else None)
+        for i, name in enumerate(columns)
+    }
+    return pd.DataFrame(data)

@@ -1,0 +1,205 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from esr.errors import UserError
+from esr.reporting import report
+from esr.reporting.report import flat, render_report, report_html
+from esr.reporting.view import PublishedFigure, StudyView
+
+VOID = {"meta", "img", "source", "link", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Every tag, attribute and piece of text; raises when tags are not closed in order."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.comments = 0
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_comment(self, data):
+        self.comments += 1
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Figures have their own tests; most of the page's need none."""
+    monkeypatch.setattr(report, "_picture", lambda draw: report.Picture(*["data:image/png;base64,AA=="] * 4))
+
+
+@pytest.fixture(scope="module")
+def whole(make_view):
+    """A page with its figures."""
+    return report_html(make_view(("some words",), title="A study of ours"))
+
+
+def test_the_page_holds_every_part(whole):
+    page = Page(whole)
+    for part in (
+        "A study of ours",
+        "no evidence about large language models",
+        "Results per condition",
+        "Paired comparison",
+        "incidence − no-steering",
+        "12 of 14 directions were calibrated",
+        "2 could not be and were not used",
+        "How the directions were chosen",
+        "sampling.temperature 0.6",
+        "ab" * 32,
+        "1 min 15 s",
+        "not steered; partner of",
+        "Attempt 2",
+        "began anew: disowning",
+        "takes every direction as one trial",
+    ):
+        assert part in page.words, part
+    assert page.tags.count("article") == 10
+    assert page.tags.count("img") == 3
+    assert page.tags.count("mark") > 10
+
+
+def test_the_page_needs_nothing_else(whole):
+    page = Page(whole)
+    policy = next(v for t, n, v in page.attributes if t == "meta" and n == "content" and "default-src" in v)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert "script" not in page.tags
+    loaded = [v for t, n, v in page.attributes if n in ("src", "srcset")]
+    assert len(loaded) == 12
+    assert all(v.startswith("data:image/png;base64,") for v in loaded)
+    assert all(v.startswith("#") for t, n, v in page.attributes if n == "href")
+    assert not re.search(r"url\(|@import|https?:", whole)
+    ids = [v for t, n, v in page.attributes if n == "id"]
+    assert {v[1:] for t, n, v in page.attributes if n == "href"} <= set(ids)
+
+
+def test_no_foreign_tag_or_attribute_gets_in(make_view, hostile, no_pictures):
+    published = tuple(PublishedFigure(word, word, word, word) for word in hostile)
+    views = [make_view(words, is_organism=False, published=published) for words in [hostile, *zip(hostile)]]
+    tame = Page(report_html(make_view(is_organism=False, published=published[:1])))
+    tags, attributes = set(tame.tags), {(t, n) for t, n, _ in tame.attributes}
+    for view in views:
+        page = Page(report_html(view))
+        assert set(page.tags) <= tags
+        assert {(t, n) for t, n, _ in page.attributes} <= attributes
+        assert page.comments == 0
+        assert page.tags.count("style") == 1
+        styles = {v for t, n, v in page.attributes if n == "style"}
+        assert all(re.fullmatch(r"width: \d+%", value) for value in styles)
+        classes = {v for t, n, v in page.attributes if n == "class"}
+        assert all(re.fullmatch(r"[a-z \-]+", value) for value in classes)
+
+
+def test_hostile_characters_are_shown_as_escapes(make_view, hostile, no_pictures, tmp_path):
+    render_report(make_view(hostile), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_bytes().decode("utf-8")
+    assert not set(text) & set("\x00\x07\x1b\x7f\x85\x9b\r\u202e\u202c\u2066\u2069\u200b\u2028\ufeff\U000e0041")
+    words = Page(text).words
+    for shown in ("\\x1b[31mred", "\\u202eto", "\\ud800", "\\x00", "{{ 7 * 7 }}"):
+        assert shown in words, shown
+    assert len(text) < 1_000_000  # a 1 MB line is cut in every place
+
+
+def test_a_condition_may_be_hostile_too(make_view, no_pictures):
+    name = '"><script>alert(1)</script>\u202e'
+    view = make_view()
+    trials = view.trials.assign(condition=view.trials["condition"].replace("incidence", name))
+    page = Page(report_html(dataclasses.replace(view, trials=trials)))
+    assert "script" not in page.tags
+    assert '"><script>alert(1)</script>\\u202e − no-steering' in page.words
+
+
+def test_a_study_of_one_condition_without_calibration(make_view, no_pictures):
+    view = make_view()
+    alone = dataclasses.replace(
+        view,
+        trials=view.trials[view.trials["condition"] == "incidence"],
+        calibration=view.calibration.head(0),
+        exclusions=view.exclusions.head(0),
+        stages=view.stages.head(0),
+    )
+    words = Page(report_html(alone)).words
+    assert "Paired comparison" not in words
+    assert "No direction was calibrated" in words
+    assert "No exclusions were recorded" in words
+
+
+def test_all_unscored(make_view, no_pictures):
+    view = make_view()
+    trials = view.trials.assign(
+        state="unscored", multi_attempt=False, improved=False, reason="timeout",
+        **{name: float("nan") for name in ("first_score", "last_score", "improvement", "n_attempts")},
+    )  # fmt: skip
+    trials["attempts"] = [[] for _ in range(len(trials))]
+    words = Page(report_html(dataclasses.replace(view, trials=trials))).words
+    assert "ESR rate undefined: no scored responses" in words
+    assert "No scored responses" in words
+
+
+def test_the_same_view_gives_the_same_page_in_any_row_order(make_view, no_pictures):
+    view = make_view()
+    shuffled = dataclasses.replace(view, trials=view.trials.sample(frac=1, random_state=1))
+    assert report_html(view) == report_html(shuffled)
+
+
+def test_the_caveat_is_for_organisms_and_published_figures_are_not(make_view, no_pictures):
+    published = (PublishedFigure("incidence", "ESR rate", "3.8 %", "arXiv 2602.06941 v1"),)
+    words = Page(report_html(make_view(is_organism=False, published=published))).words
+    assert "Read this first" not in words
+    assert "arXiv 2602.06941 v1" in words
+    with pytest.raises(UserError, match="published figures belong to the published subjects"):
+        make_view(published=published)
+
+
+def test_a_frame_without_its_columns_is_refused(make_view):
+    with pytest.raises(UserError, match=r"stages frame has its columns.*no tokens"):
+        make_view(stages=pd.DataFrame({"stage": [], "seconds": []}))
+
+
+def test_an_unwritable_place_is_a_clear_error_and_leaves_nothing(make_view, no_pictures, tmp_path):
+    with pytest.raises(UserError, match=r"report can be written.*Choose another folder"):
+        render_report(make_view(), tmp_path / "absent" / "report.html")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="report can be written"):
+        render_report(make_view(), tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_writing_again_replaces(make_view, no_pictures, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    render_report(make_view(), path)
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_settings_become_dotted_names():
+    nested = {"a": {"b": {"c": 1}, "d": [1, "x"]}, "e": "text"}
+    assert list(flat(nested)) == [("a.b.c", "1"), ("a.d", "1, x"), ("e", "text")]
+
+
+def test_the_view_is_frozen(make_view):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_view().title = "other"
+    assert dataclasses.is_dataclass(StudyView)
