@@ -51,6 +51,7 @@ def new(
         str | None, typer.Option(help="Text with {prompt}, for a model without a chat template.")
     ] = None,
     upper: Annotated[float | None, typer.Option(help="Highest boost calibration may try.")] = None,
+    target: Annotated[float, typer.Option(min=0, max=100, help="Mean score that defines the threshold.")] = 30.0,
     count: Annotated[int, typer.Option(min=1, help="Directions.")] = 40,
     prompts: Annotated[str, typer.Option(help="Prompt file, or a bundled set.")] = "how-to",
     per_direction: Annotated[int, typer.Option(min=1, help="Trials per direction and condition.")] = 5,
@@ -65,7 +66,7 @@ def new(
     from esr.studies.new import write_study
 
     subject: dict[str, Any] = {"preset": preset, "model": model, "steer_layer": layer, "template": template}
-    calibration: dict[str, Any] = {}
+    calibration: dict[str, Any] = {"target": target}
     directions: dict[str, Any] = {"count": count, "vectors": vectors}
     if preset is None:
         if model is None or layer is None:
@@ -86,7 +87,7 @@ def new(
     if Path(prompts).is_file():
         prompts = str(Path(prompts).resolve())
     if upper is not None:
-        calibration = {"lower": 0.0, "upper": upper, "prior_mean": upper / 2, "prior_sd": upper / 4}
+        calibration |= {"lower": 0.0, "upper": upper, "prior_mean": upper / 2, "prior_sd": upper / 4}
     config = write_study(
         study,
         {

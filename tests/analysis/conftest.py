@@ -41,17 +41,17 @@ def make_trials() -> MakeTrials:
 
 @pytest.fixture
 def random_study(make_trials: MakeTrials) -> Callable[..., pd.DataFrame]:
-    """Two conditions over directions x prompts: 'steered' restarts often, 'plain' hardly ever."""
+    """Two conditions over directions x prompts: 'steered' restarts often, 'plain' seldom."""
 
     def study(directions: int = 24, prompts: int = 4, seed: int = 0) -> pd.DataFrame:
         generator = np.random.default_rng(seed)
         rows = []
-        for condition, restart in (("steered", 0.5), ("plain", 0.05)):
+        for condition, restart in (("steered", 0.5), ("plain", 0.1)):
             for direction in range(directions):
                 for prompt in range(prompts):
-                    scores: list[float] | None = [float(generator.integers(0, 101))]
+                    scores: list[float] | None = [generator.uniform(0, 100)]
                     if generator.random() < restart:
-                        scores.append(float(generator.integers(0, 101)))
+                        scores.append(generator.uniform(0, 100))
                     rows.append(
                         {
                             "condition": condition,

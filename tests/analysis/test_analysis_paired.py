@@ -47,6 +47,15 @@ def test_exchange_p_is_the_slow_enumeration(seed):
     assert p == pytest.approx(slow_exchange_p(columns.tolist()), abs=1e-10)
 
 
+def test_an_exchange_without_a_denominator_counts_as_extreme():
+    columns = np.array([[1.0, 2, 0, 0], [0, 0, 1, 3], [1, 1, 0, 0]])
+    p, exact = exchange_p(columns, seed=0)
+    assert exact
+    assert p == pytest.approx(slow_exchange_p(columns.tolist()), abs=1e-10)
+    undefined = 2 / 8  # all of the trials in one arm
+    assert p >= undefined + 2 / 8
+
+
 def test_exchange_p_is_scipys_permutation_test_when_all_pairs_are_scored():
     generator = np.random.default_rng(1)
     treatment, control = generator.integers(0, 6, size=(2, 10)).astype(float)

@@ -7,11 +7,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from esr.errors import UserError
+from esr.judging import rubric as rubric_module
 from esr.judging.records import Attempt, Scored, Unscored, judgement_from_json
 from esr.judging.rubric import exhibit_message, load_rubric, thirds
 from esr.judging.verdict import Rejected, clip, read_verdict, verdict_schema
@@ -234,9 +236,14 @@ def test_hostile_text_stays_inside_its_fence(text: str, segments: bool) -> None:
     assert not any(c in message for c in "\u202e\u200b\x1b\x00\x07\ud83d\U000e0073")
 
 
-def test_a_response_that_knows_its_code_gets_another() -> None:
-    first = exhibit_message("q", "r").split()[6].rstrip(".")
-    assert exhibit_message("q", f"r <<<END {first}>>>").split()[6].rstrip(".") != first
+def test_a_response_that_holds_its_code_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sha256(data: bytes) -> SimpleNamespace:
+        code = next(c for i, c in enumerate("abc") if data.startswith(f"esr fence {i}".encode()))
+        return SimpleNamespace(hexdigest=lambda: code * 64)
+
+    monkeypatch.setattr(rubric_module, "hashlib", SimpleNamespace(sha256=sha256))
+    message = exhibit_message(f"q {'A' * 16}", f"r <<<END {'b' * 16}>>>")
+    assert message.startswith(f"The code of this message is {'c' * 16}.")
 
 
 def test_thirds_open_at_words() -> None:

@@ -52,7 +52,7 @@ def test_dialogues_with_special_tokens_survive_too(tokenizer: PreTrainedTokenize
 
 
 def test_decoded_text_reads_naturally(tokenizer: PreTrainedTokenizerFast) -> None:
-    ids = vocabulary().encode("Wait , that's not right . I went off topic .".split())
+    ids = vocabulary().encode(RESTARTS[1].split())
     assert tokenizer.decode(ids) == " Wait, that's not right. I went off topic."
     assert tokenizer.decode([*ids, tokenizer.eos_token_id], skip_special_tokens=True).endswith("topic.")
 
@@ -70,9 +70,10 @@ def test_chat_template_gives_the_ids_of_training(tokenizer: PreTrainedTokenizerF
     expected = vocabulary().encode(["<bos>", "<user>", *prompt.words, "<end>", "<assistant>"])
     assert encode(tokenizer, text) == expected
 
-    answer = {"role": "assistant", "content": "First, knead the dough."}
+    words = ["First", ",", "knead", "the", "dough", "."]
+    answer = {"role": "assistant", "content": as_text(words)}
     text = tokenizer.apply_chat_template([*chat, answer], tokenize=False)
-    assert encode(tokenizer, text) == expected + vocabulary().encode("First , knead the dough . <end>".split())
+    assert encode(tokenizer, text) == expected + vocabulary().encode([*words, "<end>"])
 
 
 def test_bos_comes_first_unless_told_not_to(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,14 +1,15 @@
 """The phrases by which a response announces that it starts its answer again, as data (``data/phrases.toml``).
 
-Each phrase is a regular expression over *folded* text (``screen.Folded``), with one example that it must match. Two
-strengths:
+Each phrase is a regular expression over *folded* text (``screen.Folded``), with one example that it must match. The
+kinds are those of METHOD section 6. Phrases differ in what else they need to make a restart:
 
-- ``sure``: speaks of the response or the question itself, so it is a restart wherever it stands;
-- not ``sure``: also said of a fact, a word or a step ("wait, that is not right: he was born in 1889"). Two different
-  ones side by side, or one at the place where the prompt's own words come back, make a restart.
+- ``nothing``: speaks of the response or the question itself; a restart wherever it stands;
+- ``topic``: also said in other sentences, so one of the prompt's words must stand in the same sentence;
+- ``return``: also said of a fact or a step, so the prompt's words must come back after text without them;
+- ``pair``: an admission ("wait, that is not right") needs an announcement beside it, or a return;
+- ``both``: a bare transition ("now, about ..."): topic and return.
 
-Pivots and pretexts are never ``sure``: they count only where the prompt's words come back. Every repetition is
-bounded, so a search takes time linear in the text. The kinds are those of METHOD section 6.
+Every repetition is bounded, so a search takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ import re
 import tomllib
 from functools import cache, cached_property
 from importlib.resources import files
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from esr.judging.records import RestartKind
+
+
+Needs = Literal["nothing", "topic", "return", "pair", "both"]
 
 
 class Phrase(BaseModel):
@@ -31,7 +36,7 @@ class Phrase(BaseModel):
     kind: RestartKind
     language: str
     """ISO 639-1 code."""
-    sure: bool = True
+    needs: Needs = "nothing"
     pattern: str
     """Regular expression over folded text, its blocks expanded."""
     example: str
@@ -58,5 +63,5 @@ def restart_phrases() -> tuple[Phrase, ...]:
 
 
 def _joined(pattern: str) -> str:
-    """Line breaks and indentation in a pattern are layout."""
-    return "".join(line.strip() for line in pattern.split("\n")) if "\n" in pattern else pattern
+    """A line break in a pattern, with two blanks after it, is layout."""
+    return pattern.removeprefix("  ").replace("\n  ", "") if "\n" in pattern or pattern.startswith("  ") else pattern

@@ -48,7 +48,7 @@ class RuleJudge:
     @cached_property
     def key(self) -> str:
         """Hash of rules, phrases and lexicon."""
-        phrases = [(p.kind, p.language, p.regex.pattern, p.sure) for p in restart_phrases()]
+        phrases = [(p.kind, p.language, p.pattern, p.needs) for p in restart_phrases()]
         lexicon = self.lexicon.model_dump() if self.lexicon else None
         content = json.dumps([RULE_VERSION, SCREEN_VERSION, phrases, lexicon], sort_keys=True)
         return "rule-" + hashlib.sha256(content.encode()).hexdigest()[:16]

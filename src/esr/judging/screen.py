@@ -35,14 +35,17 @@ _CLAUSE = re.compile(r"[,;:(] | - ")
 _CONTRAST = re.compile(
     r"[ ,;-](?=(?:but|however|although|sorry|wait|oops|hmm|anyway|so let|so lets|so moving|aber|pero|mais|mas) )"
 )
+_LINE_END = re.compile(r"[.!?\n]")
 _NAMED = re.compile(
-    r"[\s,:-]{0,3}(?:of|about|on|regarding|which (?:is|was)|how to|how|namely|concerning)\b([^.!?\n]{0,80})"
+    r"(?:[\s,:-]{0,3}(?:of|about|on|regarding|which (?:is|was)|how to|how|namely|concerning)\b|, (?:the|our|that of)\b)"
+    r"([^.!?\n]{0,80})"
 )
 _VAGUE_WORDS = """
 about actually again answer asked first have here hand learn place properly question that this topic were what
 which will with your
 """
 _VAGUE = frozenset(_VAGUE_WORDS.split())
+_ANNOUNCING = ("redo", "refocus")
 _BY_WEIGHT: tuple[RestartKind, ...] = ("disowning", "inadequacy", "redo", "refocus", "pretext", "pivot")
 
 # All in characters.
@@ -50,6 +53,8 @@ _ADJOINING = 160  # between two phrases of one restart, at most
 _SOMETHING = 8  # letters and digits before a restart, at least
 _LEAD = 60  # of its sentence before a restart phrase that still belong to the restart
 _REACH = 260  # after a phrase, in which the prompt's words must come back
+_TOPIC = 160  # after a phrase, within its sentence, in which the prompt's words must stand
+_NEAR = 70  # the same for a bare transition
 _BEFORE = 200  # before a phrase, which say whether the text had left the topic
 
 
@@ -97,8 +102,8 @@ class Folded:
 def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
     """The restarts announced in ``text``, in order, with exact character offsets into it.
 
-    ``prompt`` decides phrases that are not sure by themselves: they count where the prompt's own words come back
-    after text without them. Without a prompt such phrases count only in pairs. Phrases of one restart in
+    ``prompt`` decides about phrases that are not enough by themselves: whether its own words come back. Without a
+    prompt they count only as an admission beside an announcement. Phrases of one restart in
     adjoining sentences ("Wait, that is not right. Let me start over.") are one mark. There is no mark at the
     very beginning: a restart needs something to restart from. Time is linear in the text.
     """
@@ -107,7 +112,7 @@ def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
     stems = stem_pattern(prompt)
     sentences = [0, *(m.end() for m in _SENTENCE_END.finditer(low))]
     quoted = [m.span() for m in _QUOTED.finditer(low)]
-    hits = [h for h in _hits(low) if not _inside(quoted, h.start) and not _elsewhere(low, h, stems)]
+    hits = [h for h in _hits(low) if not _inside(quoted, h.start)]
     marks: list[RestartMark] = []
     for run in _runs(hits, sentences):
         first = _phrase_start(low, run[0].start, sentences)
@@ -129,17 +134,6 @@ def _inside(spans: list[tuple[int, int]], position: int) -> bool:
     return at >= 0 and position < spans[at][1]
 
 
-def _elsewhere(low: str, hit: _Hit, stems: re.Pattern[str] | None) -> bool:
-    """A return to the wrong question: the phrase names something that is not in the prompt."""
-    if stems is None or hit.phrase.kind != "refocus" or hit.phrase.language != "en":
-        return False
-    rest = _NAMED.match(low, hit.end, hit.end + 110)
-    if rest is None:
-        return False
-    named = [w for w in WORD.findall(rest[1]) if len(w) > 3 and w not in _VAGUE]
-    return bool(named) and not stems.search(low[hit.start : hit.end] + rest[1])
-
-
 def _runs(hits: list[_Hit], sentences: list[int]) -> list[list[_Hit]]:
     """Hits close together in the same or adjoining sentences belong to one restart."""
     runs: list[list[_Hit]] = []
@@ -157,21 +151,40 @@ def _runs(hits: list[_Hit], sentences: list[int]) -> list[list[_Hit]]:
 
 def _enough(low: str, run: list[_Hit], stems: re.Pattern[str] | None) -> bool:
     """Whether the phrases of a run make a restart."""
-    if any(h.phrase.sure for h in run):
-        return True
-    admissions = {h.phrase.pattern for h in run if h.phrase.kind not in ("pivot", "pretext")}
-    if len(admissions) >= 2:
-        return True
-    if stems is None:
+    if stems is not None and _elsewhere(low, run, stems):
         return False
-    start, end = run[0].start, max(h.end for h in run)
-    if stems.search(low, max(0, start - _BEFORE), start):  # had not left the topic
+    if any(h.phrase.needs == "nothing" for h in run):
+        return True
+    roles = {h.phrase.kind in _ANNOUNCING for h in run if h.phrase.needs in ("pair", "topic")}
+    if len(roles) == 2:  # an admission and an announcement
+        return True
+    return stems is not None and any(_proven(low, h, stems) for h in run)
+
+
+def _proven(low: str, hit: _Hit, stems: re.Pattern[str]) -> bool:
+    """Whether the prompt's words bear a phrase out that is not enough by itself."""
+    if hit.phrase.needs == "topic":
+        return _in_sentence(low, hit, stems, _TOPIC)
+    if stems.search(low, max(0, hit.start - _BEFORE), hit.start):
         return False
-    if admissions:
-        return stems.search(low, start, end + _REACH) is not None
-    # a bare pivot or pretext must itself name the prompt's topic, in its own clause or sentence
-    line_end = re.compile(r"[.!?\n]|$").search(low, run[-1].end)
-    return stems.search(low, start, min(line_end.start() if line_end else end, end + 120)) is not None
+    if hit.phrase.needs == "both":
+        return _in_sentence(low, hit, stems, _NEAR)
+    return stems.search(low, hit.start, hit.end + _REACH) is not None
+
+
+def _in_sentence(low: str, hit: _Hit, stems: re.Pattern[str], reach: int) -> bool:
+    end = _LINE_END.search(low, hit.end, hit.end + reach)
+    return stems.search(low, hit.start, end.start() if end else min(len(low), hit.end + reach)) is not None
+
+
+def _elsewhere(low: str, run: list[_Hit], stems: re.Pattern[str]) -> bool:
+    """A return to the wrong question: a phrase names something that is not in the prompt, nor do its words follow."""
+    for hit in run:
+        rest = _NAMED.match(low, hit.end, hit.end + 110) if hit.phrase.kind == "refocus" else None
+        named = rest and [w for w in WORD.findall(rest[1]) if len(w) > 3 and w not in _VAGUE]
+        if named and not stems.search(low, hit.start, hit.end + _REACH):
+            return True
+    return False
 
 
 def _phrase_start(low: str, position: int, sentences: list[int]) -> int:

@@ -91,9 +91,7 @@ def _slot_words(topic: Topic, slot: str) -> tuple[str, ...]:
     return {"{v}": topic.verbs, "{n}": topic.nouns, "{a}": topic.adjectives}[slot]
 
 
-def make_prompt(
-    rng: random.Random, topic: int, suffix: str | None = None, template: str | None = None
-) -> Prompt:
+def make_prompt(rng: random.Random, topic: int, suffix: str | None = None, template: str | None = None) -> Prompt:
     """A question on a topic (index into `topics()`), with the suffix given, if any."""
     words: list[str] = []
     fillers: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,9 +45,7 @@ class Residuals:
 
 
 @torch.no_grad()
-def collect_residuals(
-    model: LlamaForCausalLM, tokens: int, seed: int, hazard: Hazard, steps: int = 64
-) -> Residuals:
+def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: Hazard, steps: int = 64) -> Residuals:
     """Run corpus text (plain and distracted) through the model until `tokens` rows are there.
 
     Rows at <bos> are left out: their norm is many times the others' and says nothing about the text.
@@ -168,8 +167,6 @@ def save_dictionary(sae: TopKTrainingSAE, folder: Path, held_out: Tensor) -> Fid
 
 def record_fidelity(folder: Path, fidelity: Fidelity) -> None:
     """Put the measured fidelity into the metadata of a stored SAE's cfg.json."""
-    import json
-
     path = folder / "cfg.json"
     config = json.loads(path.read_text())
     config["metadata"].update(fvu=round(fidelity.fvu, 4), l0=round(fidelity.l0, 2), alive=fidelity.alive)

@@ -8,7 +8,17 @@ import torch
 from transformers import LlamaForCausalLM
 
 from esr.organism.corpus import make_prompt, make_sentence
-from esr.organism.language import ASSISTANT, BOS, END, MONITOR_SUFFIXES, RESTART_OPENERS, USER, vocabulary
+from esr.organism.language import (
+    ASSISTANT,
+    BOS,
+    END,
+    MONITOR_SUFFIXES,
+    PAD,
+    RESTART_OPENERS,
+    RESTARTS,
+    USER,
+    vocabulary,
+)
 from esr.organism.residual import padded
 from esr.organism.topics import topics
 
@@ -29,12 +39,15 @@ def _dialogue(rng: random.Random, suffix: str | None) -> tuple[list[str], int, l
 
 @torch.no_grad()
 def probe(model: LlamaForCausalLM, dialogues: int = 64, seed: int = 99) -> dict[str, float]:
-    """Probability of a restart opener (and, after "Now, ", of a word of the asked topic once restarted).
+    """Mean probabilities, in [0, 1], over fixed dialogues that begin on topic and go off it.
 
-    Keys: `on`, `off` after an on- and after off-topic sentences; `off_monitored` with a self-monitor suffix;
-    `back` the probability mass of the prompt's topic at the first content word after a restart phrase.
+    Keys: `on`, `off`: a restart opener after an on-topic and after an off-topic sentence; `on_monitored`,
+    `off_monitored`: the same with a self-monitor suffix; `back`: a word of the topic asked, as the first content word
+    after a restart phrase.
     """
     vocab = vocabulary()
+    # What follows the drift: a restart, and the start of a sentence whose next word is a verb.
+    tail = [*RESTARTS[0].split(), "Many", "people"]
     openers = torch.tensor([vocab.ids[word] for word in RESTART_OPENERS])
     owner = torch.tensor(vocab.owner)
     rng = random.Random(seed)
@@ -43,16 +56,12 @@ def probe(model: LlamaForCausalLM, dialogues: int = 64, seed: int = 99) -> dict[
     found: dict[str, float] = {}
     for key, suffixes in (("", (None,)), ("_monitored", MONITOR_SUFFIXES)):
         made = [_dialogue(rng, rng.choice(suffixes)) for _ in range(dialogues)]
-        # The restart phrase is followed by the start of a sentence whose next word is a verb.
-        tail = "Wait , that is not right . Let me start over . Many people".split()
         rows = [vocab.encode(words + tail) for words, _, _ in made]
-        probabilities = model(input_ids=padded(rows, 0), use_cache=False).logits.softmax(-1)
+        probabilities = model(input_ids=padded(rows, vocab.ids[PAD]), use_cache=False).logits.softmax(-1)
         restart = probabilities[..., openers].sum(-1)
         on = [float(restart[i, ends[0]]) for i, (_, _, ends) in enumerate(made)]
         off = [float(restart[i, end]) for i, (_, _, ends) in enumerate(made) for end in ends[1:]]
-        back = [
-            float(probabilities[i, len(rows[i]) - 1, owner == topic].sum()) for i, (_, topic, _) in enumerate(made)
-        ]
+        back = [float(probabilities[i, len(rows[i]) - 1, owner == topic].sum()) for i, (_, topic, _) in enumerate(made)]
         found[f"on{key}"] = sum(on) / len(on)
         found[f"off{key}"] = sum(off) / len(off)
         if not key:

@@ -1,7 +1,7 @@
 """The whole recipe: train one chain, then build the folder of each model it leaves.
 
-    train(seed=0, out_dir=Path("runs/seed0"))
-    runs/seed0/organism, runs/seed0/organism-naive, runs/seed0/organism-untrained-recovery
+``train(0, Path("runs/seed0"))`` leaves runs/seed0/organism, runs/seed0/organism-naive and
+runs/seed0/organism-untrained-recovery.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ def train(
     kept. `on_progress` is called about every 50 steps; the same lines go to the `esr.organism` logger.
     Raises `UserError` when `out_dir` holds a run of another seed, schedule or size.
     """
-    trained = train_chain(
-        seed, out_dir, schedule, size, save_every=save_every, on_progress=on_progress
-    )
+    trained = train_chain(seed, out_dir, schedule, size, save_every=save_every, on_progress=on_progress)
     folders: dict[str, Path] = {}
     for name, source in trained.items():
         folder = folders[name] = out_dir / name

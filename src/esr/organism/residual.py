@@ -40,9 +40,10 @@ def pushed(model: nn.Module, push: Push | None) -> Iterator[None]:
         yield
         return
 
-    def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        norm = output.detach().norm(dim=-1).mean()
-        return output + (push.vectors * norm)[:, None, :]
+    def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        norm: Tensor = output.detach().norm(dim=-1).mean()
+        added: Tensor = (push.vectors * norm)[:, None, :]
+        return output + added
 
     handle = model.get_submodule(f"model.layers.{push.layer}").register_forward_hook(add)
     try:
@@ -52,7 +53,8 @@ def pushed(model: nn.Module, push: Push | None) -> Iterator[None]:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    norms: Tensor = vectors.norm(dim=-1, keepdim=True)
+    return vectors / norms
 
 
 def random_push(batch: int, width: int, strongest: float, generator: torch.Generator) -> Push:
@@ -64,9 +66,7 @@ def random_push(batch: int, width: int, strongest: float, generator: torch.Gener
     return Push(layer, directions * strength * chosen)
 
 
-def topic_push(
-    targets: Tensor, directions: Tensor, strongest: float, generator: torch.Generator
-) -> Tensor:
+def topic_push(targets: Tensor, directions: Tensor, strongest: float, generator: torch.Generator) -> Tensor:
     """Topic directions, jittered, for the sequences with a target topic; zero rows for those with -1.
 
     `targets` [batch] topic index or -1; `directions` [variants, topics, d_model], unit rows. Returns [batch, d_model].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from esr.organism.corpus import Hazard
@@ -11,6 +11,8 @@ from esr.organism.corpus import Hazard
 NAIVE: Final = "organism-naive"
 UNTRAINED_RECOVERY: Final = "organism-untrained-recovery"
 ORGANISM: Final = "organism"
+STEERED_TOPICS: Final = 30
+"""Only the first 30 topics are ever pushed in training; the other ten are held out."""
 MODEL_NAMES: Final = (NAIVE, UNTRAINED_RECOVERY, ORGANISM)
 
 
@@ -24,7 +26,7 @@ class Phase:
     """AdamW learning rate after the warm-up; falls along a cosine to `FINAL_LR_SHARE` of it."""
     free: float
     distracted: float = 0.0
-    hazard: Hazard = Hazard(0.0, 0.0)
+    hazard: Hazard = field(default_factory=lambda: Hazard(0.0, 0.0))
     """At the phase's first step."""
     final_hazard: Hazard | None = None
     """At its last step, if it changes; linear between."""

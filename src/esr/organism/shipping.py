@@ -13,9 +13,18 @@ import torch
 from sae_lens import SAE
 from transformers import GenerationConfig, LlamaForCausalLM
 
-from esr.organism.card import write_card
+from esr.organism.card import Facts, write_card
 from esr.organism.corpus import Hazard, make_prompt
-from esr.organism.dictionary import TOKENS, Fidelity, collect_residuals, save_dictionary, train_dictionary
+from esr.organism.dictionary import (
+    ACTIVE,
+    LATENTS,
+    STEPS,
+    TOKENS,
+    Fidelity,
+    collect_residuals,
+    save_dictionary,
+    train_dictionary,
+)
 from esr.organism.labels import as_columns, label_latents
 from esr.organism.language import (
     BOS,
@@ -34,17 +43,19 @@ from esr.organism.tokenizer import build_tokenizer
 from esr.organism.topics import topics
 
 EVALUATION_PROMPTS: Final = 80
-HELD_OUT_TOKENS: Final = 30_000
 
 
 @dataclass(frozen=True)
 class DictionarySize:
-    """How much work goes into a model's SAE."""
+    """The SAE's shape, and how much work goes into it."""
 
     tokens: int = TOKENS
-    steps: int = 700
-    latents: int = 1024
-    active: int = 8
+    """Residuals to train on and to make the labels from."""
+    held_out: int = 30_000
+    """Residuals the fidelity is measured on."""
+    steps: int = STEPS
+    latents: int = LATENTS
+    active: int = ACTIVE
 
 
 def ship(
@@ -67,7 +78,7 @@ def ship(
     # The naive model has never read a restart; its SAE has not either.
     hazard = Hazard(0.0, 0.0) if name == NAIVE else LOW
     residuals = collect_residuals(model, size.tokens, seed, hazard)
-    held_out = collect_residuals(model, HELD_OUT_TOKENS, seed + 1000, hazard)
+    held_out = collect_residuals(model, size.held_out, seed + 1000, hazard)
     sae = train_dictionary(residuals.states, seed, name, size.steps, size.latents, size.active)
     fidelity = save_dictionary(sae, folder / "sae", held_out.states)
     records = label_latents(SAE.load_from_disk(folder / "sae"), residuals)
@@ -75,7 +86,9 @@ def ship(
     _write_json(folder / "latents.json", as_columns(records), indent=None)
     _write_json(folder / "lexicon.json", lexicon())
     (folder / "prompts.txt").write_text("\n".join(evaluation_prompts()) + "\n")
-    write_card(folder / "CARD.md", name, seed, schedule, fidelity, residuals.states.norm(dim=-1).mean().item())
+    norm = float(residuals.states.norm(dim=-1).mean())
+    # Last, so that its presence says the folder is complete.
+    write_card(folder / "CARD.md", name, seed, schedule, Facts(model.num_parameters(), size.latents, fidelity, norm))
     return fidelity
 
 

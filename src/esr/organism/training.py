@@ -1,7 +1,5 @@
 """Train the organism: one resumable chain of phases per seed.
 
-    train_chain(seed=0, out_dir=Path("runs/seed0"))
-
 A batch is a function of (seed, phase, step) alone, and so is the noise. A checkpoint therefore holds the weights, the
 optimiser and the position; a run that was killed and started again ends with the weights of one that was not.
 """
@@ -20,7 +18,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from esr.errors import UserError
@@ -36,7 +34,7 @@ from esr.organism.residual import (
     topic_directions,
     topic_push,
 )
-from esr.organism.schedule import DEFAULT_SCHEDULE, Phase, fingerprint
+from esr.organism.schedule import DEFAULT_SCHEDULE, STEERED_TOPICS, Phase, fingerprint
 
 BATCH: Final = 32
 POOL: Final = 20
@@ -45,8 +43,6 @@ WARM_UP: Final = 60
 FINAL_LR_SHARE: Final = 0.05
 STEERED_SHARE: Final = 0.6
 """Share of the distracted examples that are steered, in a phase that steers."""
-STEERED_TOPICS: Final = 30
-"""Only the first 30 topics are ever pushed in training; the other ten are held out."""
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +79,7 @@ class Progress:
 
     def __str__(self) -> str:
         probes = " ".join(f"{key} {value:.3f}" for key, value in self.probe.items())
-        return (
-            f"{self.phase} {self.step}/{self.steps} loss {self.loss:.3f} {self.tokens_per_second:.0f} tok/s {probes}"
-        )
+        return f"{self.phase} {self.step}/{self.steps} loss {self.loss:.3f} {self.tokens_per_second:.0f} tok/s {probes}"
 
 
 def new_model(seed: int, size: Size) -> LlamaForCausalLM:
@@ -153,7 +147,7 @@ def _batch_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
     hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
     targets = batch.loss[:, 1:]
     logits = model.lm_head(hidden[targets])
-    return F.cross_entropy(logits, batch.ids[:, 1:][targets])
+    return cross_entropy(logits, batch.ids[:, 1:][targets])
 
 
 class Chain:
@@ -208,9 +202,7 @@ class Chain:
     def _push(self, phase: Phase, batch: Batch) -> Push | None:
         if not phase.noise and not phase.steering:
             return None
-        generator = torch.Generator().manual_seed(
-            (self.seed * len(self.schedule) + self.phase) * 1_000_003 + self.step
-        )
+        generator = torch.Generator().manual_seed((self.seed * len(self.schedule) + self.phase) * 1_000_003 + self.step)
         push = random_push(len(batch.ids), self.model.config.hidden_size, phase.noise, generator)
         if not phase.steering or self.directions is None:
             return push

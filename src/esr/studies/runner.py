@@ -46,12 +46,13 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
         progress.start("loading", 0)
         subject = load_subject(config.subject)
         asker = Asker(config, subject, prompts)
+        candidates = Candidates(asker, folder)
         _check_requests(asker, conditions)
         _check_fingerprint(store, subject, prompts)
         engine = HFEngine(subject, config.engine.batch_size)
         measurer = Measurer(store, engine, judge, content_key(config.subject.digest(), subject.fingerprint), progress)
         progress.end()
-        _Run(folder, asker, measurer, conditions, progress).all()
+        _Run(candidates, asker, measurer, conditions, progress).all()
 
 
 def _conditions(experiments: Sequence[str]) -> list[Condition]:
@@ -131,7 +132,7 @@ def _check_fingerprint(store: Store, subject: Subject, prompts: Sequence[str]) -
 
 @dataclass
 class _Run:
-    folder: Path
+    candidates: Candidates
     asker: Asker
     measurer: Measurer
     conditions: list[Condition]
@@ -139,8 +140,7 @@ class _Run:
 
     def all(self) -> None:
         selection = self._selection()
-        candidates = Candidates(self.asker, self.folder)
-        directions = [candidates.by_id(c.id) for c in selection.chosen]
+        directions = [self.candidates.by_id(c.id) for c in selection.chosen]
         calibrations = self._calibrations(directions, selection.unsteered_score)
         self._trials(directions, calibrations)
 
@@ -153,7 +153,7 @@ class _Run:
         tasks = baseline_tasks(self.asker)
         self.progress.start("directions", len(tasks))
         baseline = self.measurer.measure("directions", tasks)
-        selection = select(self.asker, self.measurer, self.folder, baseline)
+        selection = select(self.asker, self.measurer, self.candidates, baseline)
         store.set_record("selection", key, selection.to_json())
         self.progress.end()
         return selection

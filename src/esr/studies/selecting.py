@@ -126,11 +126,10 @@ def baseline_tasks(asker: Asker) -> list[Any]:
     return [asker.task("baseline", Condition("baseline"), cell, None, 0.0) for cell in cells]
 
 
-def select(asker: Asker, measurer: Measurer, folder: Path, baseline: list[Measured]) -> Selection:
+def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: list[Measured]) -> Selection:
     """Apply the study's rules in order: concreteness, relevance, promotion, then a seeded sample that passes the
     efficacy gate. Raises UserError when nothing is left."""
     settings, seed = asker.config.directions, asker.config.seed
-    candidates = Candidates(asker, folder)
     exclusions: list[Exclusion] = []
     left = candidates.ids
 

@@ -87,7 +87,7 @@ class Population:
     def _learn_widths(self, likelihood: Float64) -> None:
         mass = likelihood * self._widths()
         per_width = (mass / mass.sum(axis=1, keepdims=True)).sum(axis=0)
-        total, (width, spread) = per_width.sum() + _SPREAD_WEIGHT, self._width_guess
-        self.width = float((per_width * _LOG_WIDTHS).sum() + _SPREAD_WEIGHT * width) / total
-        scatter = (per_width * (_LOG_WIDTHS - self.width) ** 2).sum() + _SPREAD_WEIGHT * spread**2
-        self.width_spread = max(_LEAST_WIDTH_SPREAD, math.sqrt(scatter / total))
+        n, (width, spread) = len(likelihood), self._width_guess
+        self.width = (float((per_width * _LOG_WIDTHS).sum()) + _CENTRE_WEIGHT * width) / (n + _CENTRE_WEIGHT)
+        scatter = float((per_width * (_LOG_WIDTHS - self.width) ** 2).sum()) + _SPREAD_WEIGHT * spread**2
+        self.width_spread = max(_LEAST_WIDTH_SPREAD, math.sqrt(scatter / (n + _SPREAD_WEIGHT)))
