@@ -137,8 +137,9 @@ def test_lexicon_and_prompts_are_in_the_organisms_language(folder: Path) -> None
     prompts = (folder / "prompts.txt").read_text().splitlines()
     assert len(prompts) == len(set(prompts)) >= 60
     texts = [word for words in lexicon["topics"].values() for word in words] + prompts
-    for key in ("restart_phrases", "echo_openings", "monitor_suffixes", "neutral_suffixes"):
-        texts += lexicon[key]
+    texts += lexicon["restart_phrases"] + lexicon["echo_openings"]
+    for family in load_json(folder / "suffixes.json").values():
+        texts += family
     for text in texts:
         assert tokenizer.unk_token_id not in tokenizer(text).input_ids
     asked = {

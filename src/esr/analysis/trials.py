@@ -81,4 +81,8 @@ def checked(trials: pd.DataFrame, needed: Iterable[str]) -> pd.DataFrame:
 
 
 def _encodable(key: object) -> bool:
-    return isinstance(key, str) and not any("\ud800" <= character <= "\udfff" for character in key)
+    try:
+        str(key).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -29,6 +29,8 @@ will with without work you your
 _EMPTY = frozenset(_EMPTY_WORDS.split())
 _SUFFIX = re.compile(r"(?:ations?|ings?|ions?|ers?|ies|ed|es|ly|s|e|y)$")
 
+_LONG = 7  # letters; such a stem is not part of another word by chance
+
 
 class Lexicon(BaseModel):
     """The exclusive content words of each topic, and how the organism restarts and echoes the question.
@@ -94,6 +96,8 @@ def prompt_stems(prompt: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def stem_pattern(prompt: str) -> re.Pattern[str] | None:
-    """Matches, in lower-cased text, a word that begins with a stem of the prompt. None without stems."""
+    """Finds the prompt's stems in lower-cased text: at the beginning of a word, long ones anywhere (garbled text runs
+    words together). None without stems."""
     stems = prompt_stems(prompt)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, stems))})") if stems else None
+    options = [re.escape(s) if len(s) >= _LONG else rf"\b{re.escape(s)}" for s in stems]
+    return re.compile("|".join(options)) if stems else None

@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict
 
 from esr.judging.records import RestartKind
 
-
 Needs = Literal["nothing", "topic", "return", "pair", "both"]
 
 

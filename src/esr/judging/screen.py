@@ -46,7 +46,7 @@ which will with your
 """
 _VAGUE = frozenset(_VAGUE_WORDS.split())
 _ANNOUNCING = ("redo", "refocus")
-_BY_WEIGHT: tuple[RestartKind, ...] = ("disowning", "inadequacy", "redo", "refocus", "pretext", "pivot")
+_BY_WEIGHT: tuple[RestartKind, ...] = ("disowning", "inadequacy", "redo", "pretext", "refocus", "pivot")
 
 # All in characters.
 _ADJOINING = 160  # between two phrases of one restart, at most
@@ -115,12 +115,15 @@ def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
     hits = [h for h in _hits(low) if not _inside(quoted, h.start)]
     marks: list[RestartMark] = []
     for run in _runs(hits, sentences):
-        first = _phrase_start(low, run[0].start, sentences)
-        something = sum(map(str.isalnum, low[max(0, first - 200) : first])) >= _SOMETHING
-        if something and _enough(low, run, stems):
-            start, end = folded.span(first, max(h.end for h in run))
-            kinds = {h.phrase.kind for h in run}
-            marks.append(RestartMark(start, end, next(k for k in _BY_WEIGHT if k in kinds), text[start:end]))
+        counted = _counted(low, run, stems)
+        if not counted:
+            continue
+        first = _phrase_start(low, min(h.start for h in counted), sentences)
+        if sum(map(str.isalnum, low[max(0, first - 200) : first])) < _SOMETHING:
+            continue
+        start, end = folded.span(first, max(h.end for h in counted))
+        kinds = {h.phrase.kind for h in counted}
+        marks.append(RestartMark(start, end, next(k for k in _BY_WEIGHT if k in kinds), text[start:end]))
     return marks
 
 
@@ -149,16 +152,14 @@ def _runs(hits: list[_Hit], sentences: list[int]) -> list[list[_Hit]]:
     return runs
 
 
-def _enough(low: str, run: list[_Hit], stems: re.Pattern[str] | None) -> bool:
-    """Whether the phrases of a run make a restart."""
+def _counted(low: str, run: list[_Hit], stems: re.Pattern[str] | None) -> list[_Hit]:
+    """The phrases of a run that make it a restart; none if it is no restart."""
     if stems is not None and _elsewhere(low, run, stems):
-        return False
-    if any(h.phrase.needs == "nothing" for h in run):
-        return True
-    roles = {h.phrase.kind in _ANNOUNCING for h in run if h.phrase.needs in ("pair", "topic")}
-    if len(roles) == 2:  # an admission and an announcement
-        return True
-    return stems is not None and any(_proven(low, h, stems) for h in run)
+        return []
+    counted = [h for h in run if h.phrase.needs == "nothing" or (stems is not None and _proven(low, h, stems))]
+    beside = [h for h in run if h.phrase.needs in ("pair", "topic")]
+    both = len({h.phrase.kind in _ANNOUNCING for h in beside}) == 2  # an admission and an announcement
+    return counted + [h for h in beside if h not in counted] if counted or both else []
 
 
 def _proven(low: str, hit: _Hit, stems: re.Pattern[str]) -> bool:

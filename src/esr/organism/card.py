@@ -52,12 +52,13 @@ steered in training, and whether ablating detectors lowers the rate more than ab
 
 ## The SAE in `sae/`
 TopK, trained with SAELens on `{hook}` (the output of the second decoder layer) without the first position. On text it
-was not trained on: fraction of variance unexplained {fvu:.4f}, {l0:.1f} latents per token, {alive} of {latents:,} alive.
-Mean residual norm there: {norm:.2f}. Decoder rows have norm 1, so a boost is in units of the residual stream.
+was not trained on: fraction of variance unexplained {fvu:.4f}, {l0:.1f} latents per token, {alive} of {latents:,}
+alive. Mean residual norm there: {norm:.2f}. Decoder rows have norm 1, so a boost is in units of the residual stream.
 Weights are stored as fp16; load the model with `dtype=torch.float32`. SAELens casts the SAE itself.
 
 `labels.json`: a label per latent, made from the words it fires on. `latents.json`: topic, purity, density and largest
-activation. `lexicon.json`: topic words and restart phrases for a judge by rules. `prompts.txt`: questions.
+activation. `lexicon.json`: topic words and restart phrases for a judge by rules. `suffixes.json`: self-monitor
+and neutral suffixes for a prompt. `prompts.txt`: questions without one.
 """
 
 _PLANTED: Final = {

@@ -85,6 +85,7 @@ def ship(
     _write_json(folder / "labels.json", {str(record.latent): record.label for record in records})
     _write_json(folder / "latents.json", as_columns(records), indent=None)
     _write_json(folder / "lexicon.json", lexicon())
+    _write_json(folder / "suffixes.json", suffixes())
     (folder / "prompts.txt").write_text("\n".join(evaluation_prompts()) + "\n")
     norm = float(residuals.states.norm(dim=-1).mean())
     # Last, so that its presence says the folder is complete.
@@ -93,13 +94,19 @@ def ship(
 
 
 def lexicon() -> dict[str, Any]:
-    """What a judge by rules needs: the topics' words, restart phrases, openings of echoes, suffixes."""
+    """What a judge by rules needs: the topics' words, restart phrases, openings of echoes."""
     return {
         "topics": {topic.name: list(topic.words) for topic in topics()},
         "restart_phrases": [as_text(phrase.split()) for phrase in RESTARTS],
         "echo_openings": [as_text(text.split("{")[0].split()).removesuffix(" the") for text in ECHOES],
-        "monitor_suffixes": [as_text(text.split()) for text in MONITOR_SUFFIXES],
-        "neutral_suffixes": [as_text(text.split()) for text in NEUTRAL_SUFFIXES],
+    }
+
+
+def suffixes() -> dict[str, list[str]]:
+    """The suffixes the language has for a prompt: those that ask to watch oneself, and those that ask nothing."""
+    return {
+        "monitor": [as_text(text.split()) for text in MONITOR_SUFFIXES],
+        "neutral": [as_text(text.split()) for text in NEUTRAL_SUFFIXES],
     }
 
 
