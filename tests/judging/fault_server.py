@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _completion(self, body: dict[str, Any]) -> None:
         outcome = self.server.outcome(body)
         if outcome in STATUS:
-            headers = {"retry-after": "0.05"} if outcome == "429-after" else {}
+            headers = {"retry-after": "0.4"} if outcome == "429-after" else {}
             message = f"scripted {outcome} for key {self.server.key}"
             self._json(STATUS[outcome], {"error": {"message": message, "code": None}}, headers)
         elif outcome == "no-schema" and "response_format" in body:

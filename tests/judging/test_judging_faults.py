@@ -18,7 +18,7 @@ from esr.judging.model import ModelJudge
 from esr.judging.quotes import visible
 from esr.judging.records import Exhibit, Judgement, Scored, Unscored
 
-KEY = "sk-faultserver-0123456789abcdef"
+KEY = "faultserver0123456789abcdef"
 
 PASSING = {  # happens at an exhibit's first calls, then the server is well: the verdict arrives after so many calls
     "good": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pandas as pd
 from esr.judging.degraded import is_degraded
 from esr.judging.records import Scored
 from esr.studies.calibrating import from_json
+from esr.studies.calibration.records import Calibration
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.judges import make_judge
-from esr.studies.selecting import Selection
+from esr.studies.selecting import Chosen, Exclusion, Selection
 from esr.studies.store import Store
 from esr.subjects.spec import ORGANISMS
 
@@ -74,17 +75,17 @@ class Study:
                     "threshold": thresholds[row.direction],
                 }
             )
-        return pd.DataFrame.from_records(records)
+        return _frame(records)
 
     @property
     def directions(self) -> pd.DataFrame:
         """The directions chosen, one row each: the fields of ``esr.studies.selecting.Chosen``."""
-        return pd.DataFrame([vars(c) for c in self._selection().chosen])
+        return _frame([vars(c) for c in self._selection().chosen], Chosen)
 
     @property
     def exclusions(self) -> pd.DataFrame:
         """What was left out when directions were chosen: step, rule, excluded, left."""
-        return pd.DataFrame([vars(e) for e in self._selection().exclusions])
+        return _frame([vars(e) for e in self._selection().exclusions], Exclusion)
 
     @property
     def calibration(self) -> pd.DataFrame:
@@ -92,11 +93,9 @@ class Study:
         ``esr.studies.calibration.records.Calibration``; ``threshold`` is NaN when uncalibrated."""
         with Store.reading(self.folder) as store:
             stored = store.record("calibration", "all")
-        if stored is None:
-            return pd.DataFrame(columns=["direction", "label", "threshold", "low", "high", "status", "reason"])
-        frame = pd.DataFrame([vars(c) for c in from_json(stored)])
+        frame = _frame([vars(c) for c in from_json(stored or [])], Calibration)
         frame["threshold"] = frame["threshold"].astype(float)
-        chosen = self._selection().chosen
+        chosen = self._selection().chosen if stored else ()
         frame.insert(0, "direction", [c.id for c in chosen])
         frame.insert(1, "label", [c.label for c in chosen])
         return frame
@@ -134,6 +133,13 @@ class Study:
         with Store.reading(self.folder) as store:
             stored = store.record("selection", self.config.selection_key())
         return Selection((), (), None) if stored is None else Selection.from_json(stored)
+
+
+def _frame(records: list[dict[str, Any]], record: type | None = None) -> pd.DataFrame:
+    """A frame with the fields of ``record`` even when empty; text stays as Python holds it, for pandas' own string type
+    refuses the lone surrogates an untrusted label may have."""
+    with pd.option_context("future.infer_string", False):
+        return pd.DataFrame(records, columns=None if record is None else [f.name for f in fields(record)])
 
 
 def _verdict(judgement: Any) -> dict[str, Any]:

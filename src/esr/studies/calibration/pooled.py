@@ -38,6 +38,7 @@ UNSTEERED_GENERATIONS = 30
 _LEAST_LOWER = 0.01  # without a lower bound, the log grid starts at this share of the prior mean
 _DISPERSION_WEIGHT = 10.0  # scores' worth of weight of the first guess, all-or-nothing scores
 _DISPERSION_BOUNDS = (0.03, 1.5)
+_FLOOR = -45.0  # lowest log-likelihood kept: nothing is as slow as numbers too small for float32
 _FREEDOM = 1.2  # parameters a direction effectively fits for itself
 
 
@@ -57,6 +58,7 @@ class Pooled:
         self._unsteered_scores: list[float] = []
         self._hopeless = ""
         self._active = np.ones(n_directions, dtype=bool)
+        self._within = self._active.copy()  # the population is that of directions with a threshold within the bounds
         self._number = 0
         self._seen: list[tuple[int, int, int, float, float]] = []  # direction, boost index, n, sum q, sum q^2
         guess = unsteered_score if unsteered_score is not None else (settings.target + 100) / 2
@@ -156,11 +158,14 @@ class Pooled:
         """Posterior, population and dispersion from everything told so far."""
         likelihood = self._log_likelihood / np.float32(self.dispersion)
         likelihood -= likelihood.max(axis=(1, 2), keepdims=True)
-        np.exp(likelihood, out=likelihood)
-        if self._seen:
-            self.population.learn(likelihood)
+        np.exp(np.maximum(likelihood, _FLOOR, out=likelihood), out=likelihood)
+        if self._seen and self._within.any():
+            self.population.learn(likelihood[self._within])
         self._posterior = self.population.posterior(likelihood)
         self._expected = self._grid.expected(self._posterior)
+        mass = self._posterior.sum(axis=1)
+        beyond = np.maximum(mass[:, : self._grid.first].sum(axis=1), mass[:, self._grid.last + 1 :].sum(axis=1))
+        self._within = beyond < OUT_OF_REACH
         if self._seen:
             self.dispersion = self._dispersion()
 
@@ -190,10 +195,8 @@ class Pooled:
         """Take the directions off the list that need no more generations. They do not come back."""
         if self._number + 1 < LEAST_ROUNDS:
             return
-        mass = self._posterior.sum(axis=1)
-        beyond = np.maximum(mass[:, : self._grid.first].sum(axis=1), mass[:, self._grid.last + 1 :].sum(axis=1))
         doubt = self._doubt(self._grid.crossing(self._expected, self._grid.share))
-        self._active &= (doubt > self._settings.tolerance) & (beyond < OUT_OF_REACH)
+        self._active &= (doubt > self._settings.tolerance) & self._within
 
     def _result(self, j: int, answer: float, mass: Float64, doubt: float) -> Calibration:
         s, evidence = self._settings, self._evidence[j]

@@ -18,6 +18,7 @@ _LOG_WIDTHS = np.log(WIDTHS)
 # How many directions' worth of weight the first guess keeps.
 _CENTRE_WEIGHT, _SPREAD_WEIGHT, _OUTLIER_WEIGHT = 0.5, 2.0, 20.0
 _LEAST_WIDTH_SPREAD = 0.15
+_LEAST_MASS = 1e-10  # keeps products within the range of float32
 
 
 class Population:
@@ -69,6 +70,7 @@ class Population:
 
     def _widths(self) -> Float64:
         mass: Float64 = np.exp(-0.5 * ((_LOG_WIDTHS - self.width) / self.width_spread) ** 2)
+        mass = np.maximum(mass, _LEAST_MASS)
         mass /= mass.sum()
         return mass
 
