@@ -19,7 +19,7 @@ from esr.errors import SteeringError, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from esr.studies.measure import Progress
+    from esr.studies.grading import Progress
     from esr.studies.study import Study
 
 app = typer.Typer(

@@ -35,7 +35,7 @@ class FaultServer(ThreadingHTTPServer):
         self.served: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.uploads: list[bytes] = []
-        self.failing_batches = 0
+        self.failing_batches = self.live = 0
         self.busy = self.most_busy = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -131,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, self._batch(file.removeprefix("file-"), "in_progress"))
         else:
             with self.server.lock:
+                self.server.live += 1
                 self.server.busy += 1
                 self.server.most_busy = max(self.server.most_busy, self.server.busy)
             try:

@@ -128,7 +128,7 @@ def test_every_response_ends_scored_or_unscored(capfd: pytest.CaptureFixture[str
 @pytest.mark.timeout(1800)
 def test_two_thousand_responses_and_real_stalls() -> None:
     with FaultServer(script, stall=30, key=KEY) as server:
-        judge = ModelJudge("openai-api/fault/judge", base_url=server.url, timeout=25, max_retries=4)
+        judge = ModelJudge("openai-api/fault/judge", base_url=server.url, timeout=15, max_retries=4)
         run(judge, 2006, server)
 
 

@@ -262,6 +262,7 @@ def test_batch_mode_asks_by_file_and_again_live(
         assert server.failing_batches == 0
         assert len(server.uploads) >= 2
         assert server.served == {"good": 30, "malformed": 3}
+        assert server.live == 3
     assert capfd.readouterr().out == ""
     gc.collect()  # inspect_ai leaves the streams of its batches unclosed: let them go here
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from esr.analysis.trials import checked
 from esr.analysis.uncertainty import (
@@ -22,13 +23,14 @@ from esr.analysis.uncertainty import (
     divide,
     ratio_interval,
     wilson,
+    wilson_effective,
 )
 
 
 @dataclass(frozen=True)
 class Statistic:
     """A ratio of two sums over trials: sum of ``column`` over the trials of ``over``, divided by their
-    number.
+    number. Where only a sample was judged, both sums are weighted by how many responses a trial stands for.
     """
 
     key: str
@@ -49,12 +51,13 @@ class Statistic:
         return "no scored responses" if self.over == "scored" else "no multi-attempt responses"
 
     def terms(self, trials: pd.DataFrame) -> tuple[Floats, Floats]:
-        """Numerator and denominator of every trial, each of shape [trials]."""
+        """Numerator and denominator of every trial, each of shape [trials]; weighted where trials have weights."""
         counted = trials["state"].eq("scored").to_numpy(bool)
         if self.over == "multi_attempt":
             counted = counted & trials["multi_attempt"].to_numpy(bool)
         values = trials[self.column].astype(float).to_numpy()
-        return np.where(counted, values, 0.0), counted.astype(np.float64)
+        weights = trials["weight"].to_numpy(np.float64) if "weight" in trials else np.ones(len(trials))
+        return np.where(counted, weights * values, 0.0), np.where(counted, weights, 0.0)
 
 
 STATISTICS: tuple[Statistic, ...] = (
@@ -122,10 +125,10 @@ def _statistics(trials: pd.DataFrame, *, seed: int, draws: int, level: float) ->
             ratios = divide(sampled[:, : len(STATISTICS)], sampled[:, len(STATISTICS) :])
         for i, statistic in enumerate(STATISTICS):
             key = statistic.key + suffix
-            numerator, denominator = float(numerators[:, i].sum()), int(denominators[:, i].sum())
+            numerator, denominator = float(numerators[:, i].sum()), float(denominators[:, i].sum())
             row[key] = numerator / denominator if denominator else math.nan
-            row[f"{key}_numerator"] = int(numerator) if statistic.is_rate else numerator
-            row[f"{key}_denominator"] = denominator
+            row[f"{key}_numerator"] = round(numerator) if statistic.is_rate else numerator
+            row[f"{key}_denominator"] = round(denominator)
             row[f"{key}_note"] = "" if denominator else statistic.undefined
             if denominator:
                 interval = ratio_interval(
@@ -138,8 +141,20 @@ def _statistics(trials: pd.DataFrame, *, seed: int, draws: int, level: float) ->
                 row[f"{key}_low"], row[f"{key}_high"] = math.nan, math.nan
                 row[f"{key}_interval_method"] = UNDEFINED
             if statistic.is_rate:
-                row[f"{key}_wilson_low"], row[f"{key}_wilson_high"] = wilson(int(numerator), denominator, level)
+                rate = numerator / denominator if denominator else math.nan
+                row[f"{key}_wilson_low"], row[f"{key}_wilson_high"] = _wilson(part, statistic, rate, level)
     return row
+
+
+def _wilson(trials: pd.DataFrame, statistic: Statistic, rate: float, level: float) -> tuple[float, float]:
+    """Wilson's interval as if trials were independent; with weights, on Kish's effective number (sum w)^2 / sum w^2."""
+    above, below = statistic.terms(trials)
+    if "weight" not in trials or trials["weight"].eq(1).all():
+        return wilson(round(above.sum()), round(below.sum()), level)
+    if not below.any():
+        return math.nan, math.nan
+    effective = below.sum() ** 2 / (below**2).sum()
+    return wilson_effective(rate, effective, float(norm.ppf((1 + level) / 2)))
 
 
 def sums_by_direction(trials: pd.DataFrame, statistics: tuple[Statistic, ...]) -> tuple[Floats, Floats]:

@@ -92,7 +92,8 @@ def compare(
         raise UserError("compared conditions share trials", f"none of {treatment!r} and {control!r}")
     pairs = [arm.loc[shared] for arm in arms]
     both = pairs[0]["state"].eq("scored") & pairs[1]["state"].eq("scored")
-    sums = [sums_by_direction(pair[both].reset_index(), STATISTICS) for pair in pairs]
+    pairs = _weighted_alike([pair[both].reset_index() for pair in pairs])
+    sums = [sums_by_direction(pair, STATISTICS) for pair in pairs]
     counts = {
         "n_pairs": int(both.sum()),
         "n_directions": len(sums[0][0]),
@@ -135,6 +136,15 @@ def _arm(trials: pd.DataFrame, name: str) -> pd.DataFrame:
     return arm
 
 
+def _weighted_alike(pairs: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Where a sample was judged, both arms of a pair stand for as many pairs as the rarer arm: sampling is by the place
+    in the grid, so a place is sampled in both arms or in neither."""
+    if not all("weight" in pair for pair in pairs):
+        return pairs
+    weight = np.maximum(pairs[0]["weight"].to_numpy(float), pairs[1]["weight"].to_numpy(float))
+    return [pair.assign(weight=weight) for pair in pairs]
+
+
 def _contrast(columns: Floats, statistic: Statistic, *, seed: int, draws: int, level: float) -> dict[str, object]:
     """``columns`` [directions, 4]: treatment's numerator and denominator, then the control's."""
     totals = columns.sum(axis=0)
@@ -158,8 +168,8 @@ def _contrast(columns: Floats, statistic: Statistic, *, seed: int, draws: int, l
     return {
         "value_treatment": float(values[0]),
         "value_control": float(values[1]),
-        "n_treatment": int(totals[1]),
-        "n_control": int(totals[3]),
+        "n_treatment": round(totals[1]),
+        "n_control": round(totals[3]),
         "difference": float(values[0] - values[1]),
         "difference_low": difference.low,
         "difference_high": difference.high,

@@ -34,7 +34,9 @@ COLUMNS: dict[str, str] = {
     "multi_attempt": "at least one explicit restart (bool); False when unscored",
     "improved": "multi-attempt and last_score > first_score (bool): the episode of ESR",
     "degraded": "the response collapsed into repetition (bool)",
+    "screened": "the phrase screen finds a restart (bool): a cheap second opinion beside the judge's",
     "promoted": "the direction itself promotes restart words: a confound (bool)",
+    "weight": "how many responses of the study the row stands for; 1 unless only a sample was judged (float)",
     "attempts": "list of esr.judging.records.Attempt; empty when unscored",
 }
 

@@ -96,10 +96,12 @@ class Client:
         self._temperature, self._max_tokens = temperature, max_tokens
         self._schema, self._batch, self._usage = schema, batch, usage
         self._secrets = _secrets()
-        self._retired: list[Any] = []
+        self._opened: list[Any] = []
         self.replies = 0
         """Calls that were answered."""
         self._model = self._open()
+        # a provider that has once made a batch may put everything after it into batches
+        self._live = self._open() if batch else self._model
 
     def _open(self) -> Any:
         try:
@@ -130,6 +132,7 @@ class Client:
         key = getattr(model.api, "api_key", None)
         if isinstance(key, str) and len(key) >= 4:
             self._secrets.add(key)
+        self._opened.append(model)
         model.api.generate = _without_tracebacks(model.api.generate)
         return model
 
@@ -178,9 +181,7 @@ class Client:
             attempt_timeout=None if batch else max(1, round(self._timeout)),
             max_tokens=self._max_tokens,
             temperature=self._temperature,
-            adaptive_connections=AdaptiveConcurrency(
-                min=1, start=min(10, self._max_connections), max=self._max_connections
-            ),
+            adaptive_connections=AdaptiveConcurrency(max=self._max_connections),
             batch=BatchConfig(tick=BATCH_TICK, send_delay=BATCH_TICK) if batch else None,
         )
         schema = self._schema
@@ -194,14 +195,13 @@ class Client:
                 chat.append(ChatMessageSystem(content=[ContentText(text=text, cache_breakpoint=True)]))
             else:
                 chat.append((ChatMessageUser if role == "user" else ChatMessageAssistant)(content=text))
-        model = self._model
+        model = self._model if batch else self._live
         self._usage.calls += 1
         try:
             async with asyncio.timeout(BATCH_HOURS * 3600 if batch else None):
                 output = await model.generate(chat, config=config)
         except Exception as error:
             if batch and self._model is model:  # its batch worker does not outlive an error
-                self._retired.append(model)
                 self._model = self._open()
             raise self._no_reply(error, with_schema=schema is not None) from None
         self.replies += 1
@@ -217,7 +217,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections."""
-        for model in [*self._retired, self._model]:
+        for model in self._opened:
             with contextlib.suppress(Exception):
                 await model.api.aclose()
 

@@ -152,6 +152,8 @@ def _from_scores(data: dict[str, Any], fallback_id: str) -> LabelledResponse:
     scores, response = data["original_scores"], data["response"]
     if len(scores) != data.get("original_n_attempts", len(scores)):
         raise ValueError("original_n_attempts is the number of original_scores")
+    if not all(0 <= score <= 100 for score in scores):
+        raise ValueError("a score lies in 0..100")
     spans = _located(response, data.get("texts", []), len(scores))
     attempts = [
         LabelledAttempt(start=start, end=end, score_low=max(0, s - _SLACK), score_high=min(100, s + _SLACK))

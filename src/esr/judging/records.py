@@ -15,7 +15,9 @@ EXPLICIT_KINDS: frozenset[RestartKind] = frozenset({"disowning", "redo", "refocu
 """The text refers to its own output or task and announces a new start. Only these count as ESR in the paper's
 sense; pivots and pretexts are reported beside it."""
 
-UnscoredReason = Literal["refused", "malformed", "quote not found", "out of order", "timeout", "no attempt", "error"]
+UnscoredReason = Literal[
+    "refused", "malformed", "quote not found", "out of order", "timeout", "no attempt", "error", "not sampled"
+]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from esr.judging.lexicon import WORD, Lexicon, stem_pattern
 from esr.judging.phrases import restart_phrases
-from esr.judging.records import Attempt, Exhibit, Judgement, RestartKind, Scored, Unscored
+from esr.judging.records import EXPLICIT_KINDS, Attempt, Exhibit, Judgement, RestartKind, Scored, Unscored
 from esr.judging.screen import SCREEN_VERSION, Folded, RestartMark, find_restarts
 
 RULE_VERSION = 1
@@ -84,7 +84,9 @@ class RuleJudge:
 
     def _marks(self, text: str, prompt: str) -> list[RestartMark]:
         """The screen's marks and the lexicon's phrases, those that touch made one."""
-        marks = [*find_restarts(text, prompt)]
+        marks = find_restarts(text, prompt)
+        if self.lexicon:  # in templated text a bare "now, ..." is an ordinary transition
+            marks = [m for m in marks if m.kind in EXPLICIT_KINDS]
         if self._phrases is not None:
             folded = Folded(text)
             for match in self._phrases.finditer(folded.text):

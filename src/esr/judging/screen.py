@@ -192,8 +192,8 @@ def _phrase_start(low: str, position: int, sentences: list[int]) -> int:
     """Where the new attempt begins: the phrase's sentence, or its clause if the sentence began as something else."""
     begin = sentences[bisect_right(sentences, position) - 1]
     near = max(begin, position - _LEAD)
-    contrast = _CONTRAST.search(low, near, position)
-    if contrast and contrast.end() - begin > 12:
+    contrast = _CONTRAST.search(low, near)
+    if contrast and begin + 12 < contrast.end() <= position:
         position = contrast.end()
     elif position - begin <= _LEAD:
         position = begin

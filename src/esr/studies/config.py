@@ -70,9 +70,31 @@ class DirectionSettings(_Section):
 
 
 class JudgeSettings(_Section):
-    """Who grades. ``rule`` needs no network; scores well only with a lexicon (the organism's)."""
+    """Who grades, and how much of the study."""
 
     name: str = "rule"
+    """``rule`` (no network; scores well only with a lexicon, the organism's), or PROVIDER/MODEL as inspect_ai names it
+    (extra ``judge``). Keys come from the provider's environment variable."""
+    rubric: str | None = None
+    """Markdown file to judge by instead of the bundled rubric (relative to the study)."""
+    segments: bool = False
+    """Also score the thirds of each response, for implicit recovery. Never part of ESR."""
+    cover: Literal["all", "screened"] = "all"
+    """``screened``: the grid's responses with a restart phrase, and a random ``cover_share`` of the others; rates are
+    reweighted."""
+    cover_share: float = Field(0.25, gt=0, le=1)
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server."""
+    batch: bool = False
+    """The provider's batch mode: cheaper, and may take a day."""
+    max_connections: int = Field(32, ge=1)
+    max_tries: int = Field(3, ge=1)
+    """Verdicts asked for until one has the right form."""
+    timeout: float = Field(60, ge=1)
+    """Seconds per call."""
+
+
+_TRANSPORT = {"base_url", "batch", "max_connections", "max_tries", "timeout"}  # how verdicts are fetched, not which
 
 
 class EngineSettings(_Section):
@@ -104,8 +126,9 @@ class StudyConfig(_Section):
         return self
 
     def locked(self) -> dict[str, Any]:
-        """The settings that determine results, as plain data: all but [engine] and the list of experiments."""
-        return self.model_dump(mode="json", exclude={"engine", "experiments"})
+        """The settings that determine results, as plain data: all but [engine], the list of experiments
+        and how the judge is reached."""
+        return self.model_dump(mode="json", exclude={"engine": True, "experiments": True, "judge": _TRANSPORT})
 
     def selection_key(self) -> str:
         """Hash of the settings that determine which directions are chosen."""

@@ -1,24 +1,73 @@
-"""From the study's settings to a judge."""
+"""From settings to a judge, and which responses it is given."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from esr.judging.records import Judge
-from esr.studies.config import StudyConfig
+from esr.judging.screen import find_restarts
+from esr.studies.config import JudgeSettings
+from esr.studies.grid import content_key
+from esr.subjects.spec import SubjectSpec
 
 
-def make_judge(config: StudyConfig) -> Judge:
-    """The judge named in study.toml: ``rule``, or a model as inspect_ai names it.
+def make_judge(settings: JudgeSettings, subject: SubjectSpec, folder: Path) -> Judge:
+    """The judge of these settings. Asks nobody and needs no key: see ``preflight``.
 
-    Raises UserError for an unreadable lexicon, a missing extra, an unknown provider or a missing key.
+    Raises UserError for an unreadable lexicon or rubric.
     """
-    if config.judge.name == "rule":
+    if settings.name == "rule":
         from esr.judging.lexicon import Lexicon
         from esr.judging.rule import RuleJudge
 
-        path = config.subject.lexicon_path()
+        path = subject.lexicon_path()
         return RuleJudge(None if path is None else Lexicon.load(path))
     from esr.judging.model import ModelJudge
 
-    judge = ModelJudge(config.judge.name)
-    judge.preflight()
-    return judge
+    return ModelJudge(
+        settings.name,
+        rubric=None if settings.rubric is None else folder / settings.rubric,
+        segments=settings.segments,
+        max_tries=settings.max_tries,
+        timeout=settings.timeout,
+        max_connections=settings.max_connections,
+        base_url=settings.base_url,
+        batch=settings.batch,
+    )
+
+
+def preflight(judge: Judge) -> None:
+    """Check before any work that the judge can be asked.
+
+    Raises UserError for a missing extra, an unknown provider or a missing key.
+    """
+    check = getattr(judge, "preflight", None)
+    if check is not None:
+        check()
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which of the grid's responses a judge is given.
+
+    With a share below 1: every response with a restart phrase, and each other place of the grid with that probability.
+    A place is drawn by hash, so it is drawn in all conditions or in none, and paired comparisons keep their pairs.
+    """
+
+    share: float = 1.0
+
+    @classmethod
+    def of(cls, settings: JudgeSettings) -> Coverage:
+        """The coverage of the judge's settings."""
+        return cls(settings.cover_share if settings.cover == "screened" else 1.0)
+
+    def weight(self, place: tuple[str, int, int], text: str) -> float:
+        """How many responses this one stands for: 1 when screened, 1 / share when drawn, 0 when it is not judged.
+
+        place: (direction, prompt_index, seed).
+        """
+        if self.share >= 1 or find_restarts(text):
+            return 1.0
+        drawn = int(content_key("coverage", place)[:13], 16) / 16**13
+        return 1 / self.share if drawn < self.share else 0.0

@@ -20,9 +20,10 @@ from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import Condition
 from esr.studies.config import StudyConfig
 from esr.studies.experiments import experiment
+from esr.studies.grading import Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
-from esr.studies.judges import make_judge
-from esr.studies.measure import Measurer, Progress, Task
+from esr.studies.judges import Coverage, make_judge, preflight
+from esr.studies.measure import Measurer, Task
 from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
 from esr.studies.store import Store
@@ -39,7 +40,8 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
     """
     conditions = _conditions(experiments)
     prompts = tuple(study_prompts(config.prompts.file, folder, config.subject.model))
-    judge = make_judge(config)
+    judge = make_judge(config.judge, config.subject, folder)
+    preflight(judge)
     with Store.writing(folder) as store:
         check_settings(store, config)
         transformers.utils.logging.disable_progress_bar()  # ours says more
@@ -50,7 +52,9 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
         _check_requests(asker, conditions)
         _check_fingerprint(store, subject, prompts)
         engine = HFEngine(subject, config.engine.batch_size)
-        measurer = Measurer(store, engine, judge, content_key(config.subject.digest(), subject.fingerprint), progress)
+        store.set_record("judge", judge.key, {"name": judge.name, "settings": config.judge.model_dump(mode="json")})
+        grader = Grader(store, judge, progress, Coverage.of(config.judge))
+        measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
         progress.end()
         _Run(candidates, asker, measurer, conditions, progress).all()
 
@@ -145,7 +149,7 @@ class _Run:
         self._trials(directions, calibrations)
 
     def _selection(self) -> Selection:
-        store = self.measurer.store
+        store = self.measurer.grader.store
         key = self.asker.config.selection_key()
         stored = store.record("selection", key)
         if stored is not None:
@@ -159,7 +163,7 @@ class _Run:
         return selection
 
     def _calibrations(self, directions: list[Direction], unsteered: float | None) -> list[Calibration]:
-        store = self.measurer.store
+        store = self.measurer.grader.store
         stored = store.record("calibration", "all")
         if stored is not None:
             return from_json(stored)

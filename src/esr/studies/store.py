@@ -118,9 +118,17 @@ class Store:
         row = self._db.execute("SELECT value FROM records WHERE kind = ? AND key = ?", (kind, key)).fetchone()
         return None if row is None else json.loads(row[0])
 
+    def records(self, kind: str) -> dict[str, Any]:
+        """All stored records of a kind by key, in the order they were first written."""
+        rows = self._db.execute("SELECT key, value FROM records WHERE kind = ? ORDER BY rowid", (kind,))
+        return {key: json.loads(value) for key, value in rows}
+
     def set_record(self, kind: str, key: str, value: Any) -> None:
         """Store the result of a stage."""
-        self._write("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (kind, key, json.dumps(value)))
+        self._write(
+            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (kind, key, json.dumps(value)),
+        )
 
     # ---- responses, trials, grades
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from esr.errors import UserError
 from esr.judging.degraded import is_degraded
 from esr.judging.records import Scored
+from esr.judging.screen import find_restarts
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
-from esr.studies.config import StudyConfig, read_config
-from esr.studies.judges import make_judge
+from esr.studies.config import JudgeSettings, StudyConfig, read_config
+from esr.studies.judges import Coverage, make_judge
 from esr.studies.selecting import Chosen, Exclusion, Selection
 from esr.studies.store import Store
 from esr.subjects.spec import ORGANISMS
@@ -42,19 +44,30 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row per trial that has been generated and judged; the columns are those of
+        """One row per trial that has been generated and judged by the study's own judge; the columns are those of
         ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own."""
+        return self.trials_by(self.judge_key)
+
+    def trials_by(self, judge_key: str) -> pd.DataFrame:
+        """``trials`` as another judge sees them. Raises UserError for a judge that has judged nothing here."""
         with Store.reading(self.folder) as store:
             rows = store.trials()
             keys = sorted({r.response for r in rows})
             responses = store.responses(keys)
-            grades = store.grades(keys, make_judge(self.config).key)
+            grades = store.grades(keys, judge_key)
+            judge = store.record("judge", judge_key)
+        if judge is None:
+            raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
+        coverage = Coverage.of(JudgeSettings(**judge["settings"]))
         chosen = {c.id: c for c in self._selection().chosen}
         thresholds = self.calibration.set_index("direction")["threshold"]
         records = []
         for row in rows:
             response, judgement = responses.get(row.response), grades.get(row.response)
             if response is None or judgement is None:
+                continue
+            weight = coverage.weight((row.direction, row.prompt_index, row.seed), response.text)
+            if not weight:
                 continue
             records.append(
                 {
@@ -71,11 +84,46 @@ class Study:
                     "finish": response.finish,
                     **_verdict(judgement),
                     "degraded": is_degraded(response.text),
+                    "screened": bool(find_restarts(response.text)),
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
+                    "weight": weight,
                 }
             )
         return _frame(records)
+
+    @property
+    def judge_key(self) -> str:
+        """Key of the judge named in study.toml."""
+        return make_judge(self.config.judge, self.config.subject, self.folder).key
+
+    @property
+    def judges(self) -> pd.DataFrame:
+        """The judges at work on this study: key, name, judged (responses of the grid)."""
+        with Store.reading(self.folder) as store:
+            keys = sorted({r.response for r in store.trials()})
+            found = store.records("judge")
+            rows = [{"key": k, "name": v["name"], "judged": len(store.grades(keys, k))} for k, v in found.items()]
+        return pd.DataFrame(rows, columns=["key", "name", "judged"])
+
+    @property
+    def judgements(self) -> pd.DataFrame:
+        """One row per trial and judge, for ``esr.judging.agreement``: response, judge, judgement, direction, weight."""
+        frames = []
+        with Store.reading(self.folder) as store:
+            rows = store.trials()
+            for key, judge in store.records("judge").items():
+                coverage = Coverage.of(JudgeSettings(**judge["settings"]))
+                responses = store.responses([r.response for r in rows])
+                grades = store.grades([r.response for r in rows], key)
+                for row in rows:
+                    if row.response not in grades:
+                        continue
+                    place = (row.direction, row.prompt_index, row.seed)
+                    weight = coverage.weight(place, responses[row.response].text)
+                    if weight:
+                        frames.append((row.key, judge["name"], grades[row.response], row.direction, weight))
+        return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
 
     @property
     def directions(self) -> pd.DataFrame:
@@ -111,7 +159,7 @@ class Study:
         """Versions, device, hashes of subject and settings, as they were when the study first ran."""
         with Store.reading(self.folder) as store:
             data: dict[str, Any] = json.loads(store.meta("provenance") or "{}")
-        return data | {"settings": self.config.digest(), "judge": make_judge(self.config).key}
+        return data | {"settings": self.config.digest(), "judge": self.judge_key}
 
     @property
     def unsteered_score(self) -> float | None:
@@ -122,7 +170,7 @@ class Study:
         """Per condition: (trials judged, trials planned so far)."""
         with Store.reading(self.folder) as store:
             rows = store.trials()
-            grades = store.grades(sorted({r.response for r in rows}), make_judge(self.config).key)
+            grades = store.grades(sorted({r.response for r in rows}), self.judge_key)
         counts: dict[str, tuple[int, int]] = {}
         for row in rows:
             done, planned = counts.get(row.condition, (0, 0))

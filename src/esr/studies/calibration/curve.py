@@ -44,7 +44,7 @@ class CurveGrid:
         self.size = POINTS + 2 * MARGIN
         self.first, self.last = MARGIN, MARGIN + POINTS - 1
         """Grid indices of the two bounds."""
-        self.x: Float64 = math.log(lower) + step * (np.arange(self.size) - MARGIN)
+        self.x: Float64 = math.log(lower) + step * np.arange(-MARGIN, self.size - MARGIN, dtype=np.float64)
         """Log boost of each grid point, shape [size]."""
         self.share = share
         constant = logit((share - SURPRISE) / (1 - 2 * SURPRISE))

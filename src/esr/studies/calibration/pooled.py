@@ -221,14 +221,14 @@ class Pooled:
         if expected[-1] > s.target:
             top = evidence.scores[tried[-1]]
             return (
-                f"expected score {expected[-1]:.0f} at the upper bound {s.upper:g} stays above the target {s.target:g} "
-                f"(measured {mean(top):.0f} over {len(top)} at {tried[-1]:.4g}, the highest boost tried)"
+                f"expected score {expected[-1]:.0f} at the upper bound {s.upper:.4g} stays above the target "
+                f"{s.target:g} ({mean(top):.0f} measured over {len(top)} at {tried[-1]:.4g}, the highest boost tried)"
             )
         if expected[0] < s.target:
             bottom = evidence.scores[tried[0]]
             return (
-                f"expected score {expected[0]:.0f} at the lowest boost {self._lower:.4g} is already below the target "
-                f"{s.target:g} (measured {mean(bottom):.0f} over {len(bottom)} at {tried[0]:.4g}, the lowest boost tried)"
+                f"expected score {expected[0]:.0f} at the lowest boost {self._lower:.4g} is below the target "
+                f"{s.target:g} ({mean(bottom):.0f} measured over {len(bottom)} at {tried[0]:.4g}, the lowest tried)"
             )
         if doubt > UNKNOWN:
             return f"the mean score at {answer:.4g} is known only to ±{doubt:.0f} points (one standard deviation)"

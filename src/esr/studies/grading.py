@@ -1,0 +1,124 @@
+"""Have responses judged as they appear, and store the verdicts.
+
+The judge runs in a thread of its own while the calling thread goes on producing responses, so judging goes on while
+the engine generates. Only the calling thread touches the store.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from esr.judging.records import Exhibit, Judge, Judgement, Unscored
+from esr.steering.engine import Response
+from esr.studies.judges import Coverage
+from esr.studies.store import Store
+
+
+class Progress(Protocol):
+    """Told how far a stage is; ``esr.studies.progress`` has implementations."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins with ``total`` responses to come (an estimate for adaptive stages)."""
+        ...
+
+    def advance(self, responses: int, tokens: int, unscored: int) -> None:
+        """Some responses are done: produced and judged, or found in the store (tokens 0)."""
+        ...
+
+    def end(self) -> None:
+        """The stage is complete."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the grader must know of a response beside its text."""
+
+    prompt: str
+    """The bare prompt, as the judge sees it."""
+    cell: tuple[str, int, int] | None
+    """(direction, prompt_index, seed), for coverage; None: judged always."""
+
+
+@dataclass
+class Grader:
+    """One judge at work on one study."""
+
+    store: Store
+    judge: Judge
+    progress: Progress
+    coverage: Coverage = field(default_factory=Coverage)
+
+    def grade(self, responses: Iterator[Response], places: Mapping[str, Place]) -> dict[str, Judgement]:
+        """The verdicts of all ``responses`` by their id; those in the store are not asked for again.
+
+        ``places`` has every response that may come.
+        """
+        grades = self.store.grades(list(places), self.judge.key)
+        self.progress.advance(len(grades), 0, 0)
+        tokens: dict[str, int] = {}
+
+        def keep(id: str, judgement: Judgement) -> None:
+            self.store.add_grade(id, self.judge.key, judgement)
+            grades[id] = judgement
+            unscored = isinstance(judgement, Unscored) and judgement.reason != "not sampled"
+            self.progress.advance(1, tokens.pop(id), int(unscored))
+
+        def exhibits() -> Iterator[Exhibit]:
+            for response in responses:
+                if response.id in grades:
+                    continue
+                place = places[response.id]
+                tokens[response.id] = len(response.token_ids)
+                if place.cell is None or self.coverage.weight(place.cell, response.text):
+                    yield Exhibit(response.id, place.prompt, response.text)
+                else:
+                    keep(response.id, Unscored("not sampled"))
+
+        for id, judgement in judged_meanwhile(self.judge, exhibits()):
+            keep(id, judgement)
+        return grades
+
+
+def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tuple[str, Judgement]]:
+    """Feed exhibits to the judge's thread as they appear; yield its verdicts as they arrive.
+
+    ``exhibits`` is consumed in the calling thread. An error of the judge is raised here.
+    """
+    inbox: queue.Queue[Exhibit | None] = queue.Queue()
+    outbox: queue.Queue[tuple[str, Judgement] | BaseException | None] = queue.Queue()
+
+    def work() -> None:
+        try:
+            for verdict in judge.judge(iter(inbox.get, None)):
+                outbox.put(verdict)
+            outbox.put(None)
+        except BaseException as error:  # handed to the calling thread, which raises it
+            outbox.put(error)
+
+    thread = threading.Thread(target=work, name="judge", daemon=True)
+    thread.start()
+    try:
+        for exhibit in exhibits:
+            inbox.put(exhibit)
+            while not outbox.empty():
+                verdict = _verdict(outbox.get())
+                if verdict is None:
+                    raise RuntimeError(f"judge {judge.name} stopped before all responses were judged")
+                yield verdict
+        inbox.put(None)
+        while (verdict := _verdict(outbox.get())) is not None:
+            yield verdict
+    finally:
+        inbox.put(None)
+        thread.join(timeout=60)
+
+
+def _verdict(item: tuple[str, Judgement] | BaseException | None) -> tuple[str, Judgement] | None:
+    if isinstance(item, BaseException):
+        raise item
+    return item

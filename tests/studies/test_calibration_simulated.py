@@ -1,0 +1,224 @@
+"""Both searches on simulated directions with a known truth, and the pooled search's parts against slow definitions."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from esr.studies.calibration.calibrator import make_calibrator
+from esr.studies.calibration.curve import SURPRISE, WIDTHS, CurveGrid
+from esr.studies.calibration.population import Population
+from esr.studies.calibration.records import CalibrationSettings
+
+_SPEC = importlib.util.spec_from_file_location(
+    "benchmark_calibration", Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+)
+bench = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = bench  # dataclasses look their module up
+_SPEC.loader.exec_module(bench)
+
+WORLDS = {world.name: world for world in bench.WORLDS}
+PLAIN, STEEP, GRADED = WORLDS["all-or-nothing, logistic"], bench.WORLDS[1], WORLDS["graded, logistic"]
+
+
+# --- the parts
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return CurveGrid(lower=2.0, upper=200.0, share=0.35)
+
+
+def slow_share(grid, boost_index, width, threshold_index):
+    c = math.log((0.35 - SURPRISE) / (1 - SURPRISE - 0.35))
+    u = (grid.x[boost_index] - grid.x[threshold_index]) / width
+    return SURPRISE + (1 - 2 * SURPRISE) / (1 + math.exp(u - c))
+
+
+def test_the_grid_holds_both_bounds_and_the_target_is_met_at_the_threshold(grid):
+    assert np.exp(grid.x[[grid.first, grid.last]]) == pytest.approx([2, 200])
+    for i in (0, grid.first, 150, grid.last):
+        assert grid.modelled(i)[:, i] == pytest.approx(0.35, rel=1e-5)
+
+
+def test_modelled_share_and_likelihood_are_the_slow_ones(grid):
+    rng = np.random.default_rng(3)
+    for i, t, w in zip(rng.integers(60, 380, 40), rng.integers(0, 441, 40), rng.integers(0, 8, 40), strict=True):
+        m = slow_share(grid, i, WIDTHS[w], t)
+        assert grid.modelled(int(i))[w, t] == pytest.approx(m, rel=1e-5)
+        expected = sum(q * math.log(m) + (1 - q) * math.log(1 - m) for q in (0.0, 0.4, 1.05))
+        assert grid.log_likelihood(int(i), 3, 1.45)[w, t] == pytest.approx(expected, rel=1e-4)
+
+
+def test_expected_share_and_its_crossing(grid):
+    rng = np.random.default_rng(4)
+    posterior = rng.random((2, len(WIDTHS), grid.size)).astype(np.float32) ** 8
+    posterior[1] = 0
+    posterior[1, 3, 200] = 1  # one curve for certain: it crosses the target at its own threshold
+    posterior /= posterior.sum(axis=(1, 2), keepdims=True)
+    expected = grid.expected(posterior)
+    for k in (0, 40, 160):
+        assert expected[0, k] == pytest.approx((posterior[0] * grid.modelled(int(grid.asked[k]))).sum(), rel=1e-4)
+    assert (np.diff(expected) < 0).all()
+    assert grid.crossing(expected, 0.35)[1] == pytest.approx(200, abs=0.05)
+    assert grid.crossing(expected, 0.9999).tolist() == [grid.first, grid.first]  # not reached: the bound
+    assert grid.crossing(expected, 1e-4).tolist() == [grid.last, grid.last]
+
+
+def test_the_population_is_learnt_from_sharp_directions(grid):
+    """Directions known exactly: centre, spread and width are their sample moments; a far one is an outlier."""
+    rng = np.random.default_rng(5)
+    n = 400
+    places = np.rint(220 + 30 * rng.standard_normal(n)).astype(int)
+    places[:40] = 20
+    likelihood = np.zeros((n, len(WIDTHS), grid.size), dtype=np.float32)
+    likelihood[np.arange(n), 4, places] = 1
+    population = Population(grid.x, mean=50, sd=50)
+    for _ in range(10):
+        population.learn(likelihood)
+    step = grid.x[1] - grid.x[0]
+    assert population.centre == pytest.approx(grid.x[places[40:]].mean(), abs=0.02)
+    assert population.spread == pytest.approx(30 * step, rel=0.1)
+    assert population.outliers == pytest.approx(0.1, abs=0.02)
+    assert math.exp(population.width) == pytest.approx(WIDTHS[4], rel=0.02)
+    assert population.posterior(likelihood).sum(axis=(1, 2)) == pytest.approx(1, rel=1e-4)
+
+
+def test_simulated_curves_meet_the_target_at_their_threshold():
+    for world in bench.WORLDS:
+        directions = bench.Directions.draw(world, 5, np.random.default_rng(0))
+        assert directions.mean(np.arange(5), np.exp(directions.thresholds)) == pytest.approx(bench.TARGET)
+        scores = world.scores(np.random.default_rng(0), np.repeat([20.0, 30.0, 60.0], 40_000))
+        assert scores.reshape(3, -1).mean(axis=1) == pytest.approx([20, 30, 60], abs=0.7)
+
+
+# --- the whole
+
+
+def test_half_of_the_published_generations_at_no_more_error_or_bias():
+    for world in (PLAIN, GRADED, WORLDS["same, prior twice too high"]):
+        published = bench.measure(world, "bisection", seeds=3)
+        pooled = bench.measure(world, "pooled", seeds=3, rounds=5, tolerance=bench.NEVER)
+        noise = published.rmse / math.sqrt(3 * 200)
+        assert (published.generations, pooled.generations) == (50, 25)
+        assert pooled.rmse <= published.rmse
+        assert abs(pooled.bias) <= max(abs(published.bias), 2 * noise)
+    # Twice as steep, the others tell little about one direction, and the scores' own scatter is the limit.
+    steep = bench.measure(STEEP, "pooled", seeds=3, rounds=5, tolerance=bench.NEVER)
+    assert steep.rmse <= 1.03 * bench.measure(STEEP, "bisection", seeds=3).rmse
+
+
+def test_forty_directions_are_enough_to_pool():
+    published = bench.measure(PLAIN, "bisection", seeds=12, n=40)
+    pooled = bench.measure(PLAIN, "pooled", seeds=12, n=40, rounds=5, tolerance=bench.NEVER)
+    assert pooled.rmse <= 1.03 * published.rmse
+    assert abs(pooled.bias) < 0.8
+    assert 0.92 <= pooled.coverage <= 0.98
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_tolerance_is_kept_and_the_interval_holds_the_threshold(name):
+    """Also where the curve is not the modelled one: the error promised is the error had."""
+    row = bench.measure(WORLDS[name], "pooled", seeds=2)
+    assert row.rmse < 7.4
+    assert abs(row.bias) < 1
+    assert 0.92 <= row.coverage <= 0.98
+    assert row.lost <= 0.005
+    assert row.generations < 42
+
+
+def test_the_published_interval_covers_what_its_docstring_says():
+    assert 0.83 < bench.measure(PLAIN, "bisection", seeds=2).coverage < 0.93
+    assert bench.measure(PLAIN, "bisection", seeds=2, rounds=20).coverage < 0.75
+
+
+def strange(shift, share, unsteered=bench.HIGH, n=200):
+    """A plain study in which a share of the log thresholds is shifted: (directions, which, results)."""
+    rng = np.random.default_rng(11)
+    drawn = bench.Directions.draw(PLAIN, n, rng)
+    which = rng.random(n) < share
+    directions = bench.Directions(PLAIN, drawn.thresholds + shift * which, drawn.widths)
+    calibrator = make_calibrator(directions.settings("pooled"), n, unsteered)
+    return directions, which, bench.run(directions, calibrator, rng)
+
+
+def errors(directions, found, which):
+    keep = np.array([j for j, c in enumerate(found) if c.threshold is not None and which[j]])
+    return directions.mean(keep, np.array([found[j].threshold for j in keep])) - bench.TARGET
+
+
+def test_outliers_get_their_own_threshold():
+    directions, which, found = strange(-math.log(6), 0.1)
+    assert math.sqrt((errors(directions, found, which) ** 2).mean()) < 10
+    assert abs(errors(directions, found, which).mean()) < 5
+    assert math.sqrt((errors(directions, found, ~which) ** 2).mean()) < 7.6
+
+
+@pytest.mark.parametrize(("shift", "text"), [(6, "stays above the target 30"), (-7, "is below the target 30")])
+def test_directions_out_of_reach_are_uncalibrated_and_do_not_disturb_the_others(shift, text):
+    directions, which, found = strange(shift, 0.2)
+    for out, result in zip(which, found, strict=True):
+        if out:
+            assert (result.status, result.threshold, result.predicted) == ("uncalibrated", None, None)
+            assert text in result.reason
+            assert "measured over" in result.reason
+    assert sum(found[j].status == "calibrated" for j in np.flatnonzero(~which)) >= (~which).sum() - 1
+    assert np.mean([found[j].generations for j in np.flatnonzero(~which)]) < 32
+    assert math.sqrt((errors(directions, found, ~which) ** 2).mean()) < 7.6
+    if shift > 0:
+        assert max(found[j].high for j in np.flatnonzero(which)) == pytest.approx(directions.settings("pooled").upper)
+
+
+def test_the_unsteered_score_is_asked_for_when_unknown():
+    calibrator = make_calibrator(bench.Directions.draw(PLAIN, 7, np.random.default_rng(0)).settings("pooled"), 7, None)
+    unsteered = [p for p in calibrator.ask() if p.boost == 0]
+    assert [p.direction for p in unsteered] == list(range(7))
+    assert 30 <= sum(p.repeats for p in unsteered) < 37
+    directions, which, found = strange(0, 0, unsteered=None)
+    assert math.sqrt((errors(directions, found, ~which) ** 2).mean()) < 7.6
+
+
+@pytest.mark.parametrize(
+    ("unsteered", "reason"),
+    [([], "no unsteered generation was scored"), ([28.0], "mean score 28 without steering leaves no fall")],
+)
+def test_without_room_to_fall_all_is_uncalibrated(unsteered, reason):
+    settings = CalibrationSettings(upper=50, prior_mean=10, prior_sd=10)
+    calibrator = make_calibrator(settings, 3, None)
+    for probe in calibrator.ask():
+        calibrator.tell(probe, unsteered * probe.repeats if probe.boost == 0 else [20.0] * probe.repeats)
+    assert calibrator.ask() == []
+    assert {r.status for r in calibrator.results()} == {"uncalibrated"}
+    assert all(r.reason.startswith(reason) and r.generations > 0 for r in calibrator.results())
+
+
+def test_unscored_generations_are_spent_and_nothing_scored_is_uncalibrated():
+    settings = CalibrationSettings(upper=50, prior_mean=10, prior_sd=10, rounds=4, repeats=5)
+    calibrator = make_calibrator(settings, 2, 88)
+    while probes := calibrator.ask():
+        for p in probes:
+            share = expit(3 * (math.log(12) - math.log(p.boost)))
+            calibrator.tell(p, [88 * share] * p.repeats if p.direction == 1 else [])
+    silent, scored = calibrator.results()
+    assert (silent.status, silent.generations) == ("uncalibrated", 20)
+    assert silent.reason == "none of 20 generations was scored"
+    assert silent.low < 10 < silent.high
+    assert scored.status == "calibrated"
+    assert scored.threshold == pytest.approx(12 * (58 / 30) ** (1 / 3), rel=0.1)
+    assert scored.predicted == 30
+
+
+def test_few_generations_leave_a_wide_interval_and_many_a_narrow_one():
+    def width(rounds):
+        directions = bench.Directions.draw(PLAIN, 100, np.random.default_rng(1))
+        calibrator = make_calibrator(
+            directions.settings("pooled", rounds=rounds, tolerance=bench.NEVER), 100, bench.HIGH
+        )
+        found = bench.run(directions, calibrator, np.random.default_rng(2))
+        return np.mean([math.log(c.high / c.low) for c in found])
+
+    assert width(2) > 1.4 * width(6) > 1.4 * width(15)
