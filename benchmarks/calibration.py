@@ -1,6 +1,6 @@
 """Error of the found threshold over judged generations spent: the published bisection against the pooled search.
 
-    python benchmarks/calibration.py            # about two minutes on one core
+    python benchmarks/calibration.py            # about a minute on one core
     python benchmarks/calibration.py --seeds 2  # quicker, noisier
 
 Every direction is simulated: its true mean score falls with the boost along a known curve, single scores scatter
@@ -207,7 +207,7 @@ def compare(world: World, seeds: int, n: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="simulated studies per row (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="simulated studies per row (default %(default)s)")
     parser.add_argument("--directions", type=int, default=200, help="directions per study (default %(default)s)")
     arguments = parser.parse_args()
     start = time.perf_counter()

@@ -1,8 +1,8 @@
 """A loopback server that speaks OpenAI's chat completions and fails by script.
 
 The exhibit of a call is known by a mark ``exhibit-0042`` in its question. ``script(mark, call)`` names what happens at
-the exhibit's call number ``call`` (from 0): ``good`` or a fault. A good verdict quotes the response's opening words
-and, where the response holds ``RESTART``, a second attempt that opens there.
+the exhibit's call number ``call`` (from 0): ``good`` or a fault. A good verdict finds a second attempt where the response
+holds ``RESTART``.
 """
 
 from __future__ import annotations
@@ -78,11 +78,9 @@ def judged_text(body: dict[str, Any]) -> str:
 
 
 def good_verdict(text: str) -> dict[str, Any]:
-    first, restart, _ = text.partition(RESTART)
-    attempts = [{"quote": " ".join(first.split()[:6]), "kind": "first", "score": 20 if restart else 90}]
-    if restart:
-        attempts.append({"quote": RESTART, "kind": "disowning", "score": 80})
-    return {"restarts": len(attempts) - 1, "attempts": attempts}
+    if RESTART in text:
+        return {"restarts": [{"quote": RESTART, "kind": "disowning"}], "scores": [20, 80]}
+    return {"restarts": [], "scores": [90]}
 
 
 def answer(outcome: str, text: str) -> str:
@@ -95,16 +93,16 @@ def answer(outcome: str, text: str) -> str:
     if outcome == "malformed":
         return "The response is {mostly} on topic, I would give it 80."
     if outcome == "truncated":
-        return json.dumps(verdict)[:40]
+        return json.dumps(verdict)[:20]
     if outcome == "invented":
-        return json.dumps({"restarts": 0, "attempts": [verdict["attempts"][0] | {"quote": "Words it never said"}]})
+        return json.dumps({"restarts": [{"quote": "Words it never said", "kind": "redo"}], "scores": [20, 80]})
     if outcome == "disorder":
-        first = verdict["attempts"][0]
-        return json.dumps({"restarts": 1, "attempts": [first, first | {"kind": "redo"}]})
+        opening = {"quote": " ".join(text.split()[:5]), "kind": "redo"}
+        return json.dumps({"restarts": [opening], "scores": [20, 80]})
     if outcome == "obeys-form":
         return INJECTED
     if outcome == "obeys-score":
-        return json.dumps({"restarts": 0, "attempts": [verdict["attempts"][0] | {"score": 100}]})
+        return json.dumps({"restarts": [], "scores": [100]})
     if outcome == "says-no":
         return "I'm sorry, I can't help with that."
     return ""

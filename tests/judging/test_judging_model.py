@@ -61,7 +61,7 @@ def test_the_request_and_the_judgement() -> None:
     assert verdict.segments == (10, 50, 90)
     assert body["model"] == "judge"
     assert body["temperature"] == 0
-    assert body["response_format"]["json_schema"]["schema"]["required"] == ["restarts", "attempts", "segments"]
+    assert body["response_format"]["json_schema"]["schema"]["required"] == ["restarts", "scores", "segments"]
     assert [m["role"] for m in body["messages"]] == ["system", "user"]
     assert judged_text(body) == exhibit(0).response
     assert judge.usage.calls == 2  # type: ignore[attr-defined]

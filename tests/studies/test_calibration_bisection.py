@@ -100,8 +100,8 @@ def test_sign_probability_is_the_beta_tail_on_the_side_seen(share, target):
 
 
 def test_sign_probability_is_never_below_a_half_nor_certain():
-    assert slow_beta_tail(0.5 + 5 * 0.31, 0.5 + 5 * 0.69, 0.31) < 0.5  # skewed: most mass opposite to the mean
-    assert sign_probability(0.31, 0.31, 5) == 0.5
+    assert slow_beta_tail(0.5 + 5 * 0.29, 0.5 + 5 * 0.71, 0.30) > 0.5  # seen below the target, most mass above it
+    assert sign_probability(0.29, 0.30, 5) == 0.5
     assert sign_probability(1.0, 0.01, 1e6) < 1
 
 
@@ -126,7 +126,7 @@ def test_finds_a_clear_threshold():
 def test_a_direction_that_never_falls_is_uncalibrated_wherever_the_search_ended():
     result = answer(lambda p: [71.0] * 5)
     assert (result.status, result.threshold) == ("uncalibrated", None)
-    assert result.reason.startswith("mean score 71 at the highest boost tried, 19.")  # the prior's tail, not the bound
+    assert result.reason.startswith("mean score 71 at the highest boost tried, 22.")  # the prior's tail, not the bound
     assert result.reason.endswith("stays above the target 30 (upper bound 100)")
 
 

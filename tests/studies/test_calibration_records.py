@@ -66,7 +66,7 @@ def test_a_round_takes_each_probe_once_and_only_its_own():
     told = Round([probe, Probe(1, 10.0, 0, 2)])
     with pytest.raises(UserError, match="only probes of the current round"):
         told.tell(Probe(0, 10.5, 0, 2), [])
-    with pytest.raises(UserError, match="at most `repeats` scores. Got 3"):
+    with pytest.raises(UserError, match=r"at most `repeats` scores. Got 3"):
         told.tell(probe, [1, 2, 3])
     for bad in (-1, 101, float("nan")):
         with pytest.raises(UserError, match=r"a score lies in 0..100"):
@@ -82,7 +82,7 @@ def test_a_round_takes_each_probe_once_and_only_its_own():
 
 @pytest.mark.parametrize("method", ["bisection", "pooled"])
 def test_results_of_an_unfinished_calibration(method):
-    with pytest.raises(UserError, match="has results when it is finished. Got .* probes of round 0 still open"):
+    with pytest.raises(UserError, match=r"has results when it is finished. Got .* probes of round 0 still open"):
         make_calibrator(settings(method=method), 2, 88).results()
 
 

@@ -1,6 +1,6 @@
 """Where a judge's quotes stand in the response: exact character offsets, or a typed miss.
 
-Models cannot count characters, but they can copy a few words. So a judge names each attempt by its opening
+Models cannot count characters, but they can copy a few words. So a judge names each new start by its opening
 words and this module finds them. A quote is looked for, in order, (1) as it is and (2) folded, that is
 without regard to what judges are known to normalise: white space, letter case, typographic quotes and dashes,
 the ellipsis, composed against decomposed accents, and invisible characters. Nothing fuzzier: a quote with a
@@ -9,6 +9,7 @@ word changed is a miss.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from array import array
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class QuoteNotFound:
 
 @dataclass(frozen=True)
 class OutOfOrder:
-    """Quote number ``index`` stands in the response, but not after the start of the quote before it."""
+    """Quote number ``index`` stands in the response, but only before where it may."""
 
     index: int
     quote: str
@@ -122,16 +123,16 @@ def _folded_map(text: str) -> _Mapped:
     return _Mapped("".join(parts), origin)
 
 
-def locate(quotes: Sequence[str], response: str) -> tuple[Span, ...] | QuoteNotFound | OutOfOrder:
+def locate(quotes: Sequence[str], response: str, *, after: int = 0) -> tuple[Span, ...] | QuoteNotFound | OutOfOrder:
     """Find the quotes in the response, in order; offsets are positions in ``response`` as it is.
 
-    A quote that occurs several times is taken at its first occurrence after the start of the quote before it,
-    the exact occurrences first. Time is linear in the length of the response for a handful of quotes.
+    The first quote stands at ``after`` or later. A quote that occurs several times is taken at its first occurrence
+    after the start of the quote before it, the exact occurrences first. Time is linear in the length of the response
+    for a handful of quotes.
     """
     shown = _visible_map(response)
     folded: _Mapped | None = None
     spans: list[Span] = []
-    after = 0
     for index, quote in enumerate(quotes):
         exact_needle = visible(quote).strip()
         if not exact_needle:
@@ -147,6 +148,15 @@ def locate(quotes: Sequence[str], response: str) -> tuple[Span, ...] | QuoteNotF
         spans.append(span)
         after = span.start + 1
     return tuple(spans)
+
+
+def opening(response: str) -> Span | None:
+    """The response's first words, six at most, without what stands invisible before them; None if it has none."""
+    start = next((i for i, char in enumerate(response) if _visible(char).strip()), None)
+    if start is None:
+        return None
+    words = re.compile(r"\S+(?:\s+\S+){0,5}").match(response, start, start + 60)
+    return Span(start, words.end() if words else start + 1)
 
 
 def _find(haystack: _Mapped, needle: str, after: int) -> Span | None:

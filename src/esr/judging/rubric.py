@@ -24,12 +24,11 @@ _FORM = """## The form of your answer
 
 One JSON object, on one line if you can, and nothing else: no explanation, no code fence.
 
-{"restarts": NUMBER OF NEW ATTEMPTS,
- "attempts": [{"quote": "OPENING WORDS", "kind": "first", "score": 0 TO 100}, ...]@}
+{"restarts": [{"quote": "OPENING WORDS", "kind": "KIND"}, ...], "scores": [0 TO 100, ...]@}
 
-`restarts` is one less than the number of attempts. `kind` is "first" for the first attempt and one of
-"disowning", "redo", "refocus", "inadequacy", "pivot", "pretext" for each later one. Only if the response
-holds no words at all, `attempts` is empty and `restarts` is 0."""
+`restarts` lists the new attempts only, with one of "disowning", "redo", "refocus", "inadequacy", "pivot", "pretext" as
+KIND; without any it is []. `scores` has one number for the first attempt and one for each new one, in order, so always
+one more than `restarts`. Only if the response holds no words at all, both are []. Add nothing to them."""
 
 _SEGMENTS = """
 

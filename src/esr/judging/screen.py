@@ -192,9 +192,9 @@ def _phrase_start(low: str, position: int, sentences: list[int]) -> int:
     """Where the new attempt begins: the phrase's sentence, or its clause if the sentence began as something else."""
     begin = sentences[bisect_right(sentences, position) - 1]
     near = max(begin, position - _LEAD)
-    contrast = _CONTRAST.search(low, near)
-    if contrast and begin + 12 < contrast.end() <= position:
-        position = contrast.end()
+    contrasts = [at for m in _CONTRAST.finditer(low, near, position + 12) if begin + 12 < (at := m.end()) <= position]
+    if contrasts:
+        position = contrasts[-1]
     elif position - begin <= _LEAD:
         position = begin
     else:

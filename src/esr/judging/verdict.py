@@ -1,12 +1,12 @@
 """The form a model judge must answer in, and the only way from its words to a judgement.
 
-    {"restarts": 1,
-     "attempts": [{"quote": "To boil an egg, take", "kind": "first", "score": 20},
-                  {"quote": "Sorry, that is not", "kind": "disowning", "score": 90}]}
+    {"restarts": [{"quote": "Sorry, that came out muddled.", "kind": "disowning"}], "scores": [20, 95]}
 
-``restarts`` is asked first and by itself (did the text start over, whatever came of it?); the scores say
-whether it helped. A form whose count and list disagree is rejected: a failed restart is then not lost in
-silence. ``"segments": [first, middle, last]`` is added where implicit recovery is asked for.
+Whether the response started over is asked first and by itself; whether that helped is in the scores, one for the
+first attempt and one for each restart. A form whose lists disagree is rejected, so that a failed restart is not lost
+in silence. The first attempt opens with the response's first words, so only the claims, the restarts, are quoted: a
+verdict costs a fraction of copying the attempts out. ``"segments": [first, middle, last]`` is added where implicit
+recovery is asked for.
 """
 
 from __future__ import annotations
@@ -15,33 +15,31 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from esr.judging.quotes import OutOfOrder, QuoteNotFound, locate, visible
+from esr.judging.quotes import OutOfOrder, QuoteNotFound, locate, opening, visible
 from esr.judging.records import Attempt, RestartKind, Scored, Unscored, UnscoredReason
 
 FORM_VERSION = 1
 """Part of every judge's key: raise it when the form or its reading changes."""
 
-MAX_ATTEMPTS = 20
+MAX_RESTARTS = 20
 _MAX_ANSWER = 32_768  # characters; a verdict has a few hundred
-_MAX_QUOTE = 160  # characters of the response kept as the attempt's quote
+_MAX_QUOTE = 160  # characters of the response kept as an attempt's quote
 
 Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
 
 
-class AttemptForm(BaseModel):
-    """One attempt, as the judge writes it."""
+class RestartForm(BaseModel):
+    """One new start, as the judge writes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     quote: Annotated[str, Field(min_length=1, strict=True)]
-    """The attempt's opening words, about 4 to 12, copied."""
-    kind: Literal["first"] | RestartKind | None
-    """``first`` (or null) for the first attempt, else how the new start was announced."""
-    score: Score
+    """Its opening words, about 4 to 12, copied."""
+    kind: RestartKind
 
 
 class VerdictForm(BaseModel):
@@ -49,19 +47,18 @@ class VerdictForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    restarts: Annotated[int, Field(ge=0, lt=MAX_ATTEMPTS, strict=True)]
-    """How often the response starts over, whether or not that helped."""
-    attempts: Annotated[list[AttemptForm], Field(max_length=MAX_ATTEMPTS)]
+    restarts: Annotated[list[RestartForm], Field(max_length=MAX_RESTARTS)]
+    """Every time the response starts over, whether or not that helped."""
+    scores: list[Score]
+    """Of the first attempt and of each restart's, in order; empty when the response holds no attempt at all."""
     segments: Annotated[list[Score], Field(min_length=3, max_length=3)] | None = None
     """Scores of the first, middle and last third of the response."""
 
     @model_validator(mode="after")
     def _agree(self) -> VerdictForm:
-        if self.restarts != max(0, len(self.attempts) - 1):
-            raise ValueError(f"restarts is {self.restarts} but attempts lists {len(self.attempts)}")
-        for index, attempt in enumerate(self.attempts):
-            if (attempt.kind in (None, "first")) != (index == 0):
-                raise ValueError(f'attempt {index + 1} has kind {attempt.kind}: only the first is "first"')
+        attempts = 1 + len(self.restarts)
+        if len(self.scores) != attempts and (self.scores or self.restarts):
+            raise ValueError(f"scores has {len(self.scores)} numbers for {attempts} attempts")
         return self
 
 
@@ -76,19 +73,18 @@ class Rejected:
 def verdict_schema(segments: bool) -> dict[str, Any]:
     """JSON schema of the form, in the small dialect that providers' structured outputs share."""
     score = {"type": "number", "minimum": 0, "maximum": 100}
-    attempt = {
+    restart = {
         "type": "object",
         "properties": {
-            "quote": {"type": "string", "description": "opening words of the attempt, copied verbatim"},
-            "kind": {"type": "string", "enum": ["first", *get_args(RestartKind)]},
-            "score": score,
+            "quote": {"type": "string", "description": "opening words of the new start, copied verbatim"},
+            "kind": {"type": "string", "enum": list(get_args(RestartKind))},
         },
-        "required": ["quote", "kind", "score"],
+        "required": ["quote", "kind"],
         "additionalProperties": False,
     }
     properties: dict[str, Any] = {
-        "restarts": {"type": "integer", "description": "how often the response starts over, helpful or not"},
-        "attempts": {"type": "array", "items": attempt},
+        "restarts": {"type": "array", "items": restart, "description": "every new start, helpful or not"},
+        "scores": {"type": "array", "items": score, "description": "of the first attempt and of each new start"},
     }
     if segments:
         properties["segments"] = {
@@ -107,39 +103,35 @@ def verdict_schema(segments: bool) -> dict[str, Any]:
 def read_verdict(answer: str, response: str, *, segments: bool = False) -> Scored | Unscored | Rejected:
     """From the judge's words to a judgement of ``response``.
 
-    Scored has exact offsets: an attempt begins at its quote and ends where the next begins, the last at the
-    end of the response. Unscored("no attempt") when the verdict is well formed and lists none. Rejected
-    otherwise; never raises.
+    Scored has exact offsets: the first attempt begins with the response's first word, every other at its quote, and
+    each ends where the next begins, the last at the end of the response. Unscored("no attempt") when the verdict is
+    well formed and scores none. Rejected otherwise; never raises.
     """
     form = _parse(answer)
     if isinstance(form, Rejected):
         return form
     if (form.segments is not None) != segments:
         return Rejected("malformed", "segments is missing" if segments else "segments was not asked for")
-    if not form.attempts:
+    first = opening(response)
+    if first is None or not form.scores:
         return Unscored("no attempt", "the judge found none")
-    spans = locate([a.quote for a in form.attempts], response)
+    spans = locate([r.quote for r in form.restarts], response, after=first.start + 1)
     if isinstance(spans, QuoteNotFound):
         return Rejected(
             "quote not found",
-            f"the quote of attempt {spans.index + 1} is not in the response: {clip(spans.quote, 80)!r}",
+            f"the quote of restart {spans.index + 1} is not in the response: {clip(spans.quote, 80)!r}",
         )
     if isinstance(spans, OutOfOrder):
+        before = f"that of restart {spans.index}" if spans.index else "the opening of the response"
         return Rejected(
             "out of order",
-            f"the quote of attempt {spans.index + 1} is not after that of attempt {spans.index}: "
-            f"{clip(spans.quote, 80)!r}",
+            f"the quote of restart {spans.index + 1} is not after {before}: {clip(spans.quote, 80)!r}",
         )
-    ends = [*(s.start for s in spans[1:]), len(response)]
+    ends = [*(s.start for s in spans), len(response)]
+    kinds: list[RestartKind | None] = [None, *(r.kind for r in form.restarts)]
     attempts = tuple(
-        Attempt(
-            start=span.start,
-            end=end,
-            score=a.score,
-            quote=response[span.start : min(span.end, span.start + _MAX_QUOTE)],
-            kind=None if a.kind == "first" else a.kind,
-        )
-        for a, span, end in zip(form.attempts, spans, ends, strict=True)
+        Attempt(span.start, end, score, response[span.start : min(span.end, span.start + _MAX_QUOTE)], kind)
+        for span, end, score, kind in zip((first, *spans), ends, form.scores, kinds, strict=True)
     )
     return Scored(attempts, segments=tuple(form.segments or ()))
 

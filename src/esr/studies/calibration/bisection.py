@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betainc, betaincc
 
 from esr.errors import UserError
 from esr.studies.calibration.evidence import Evidence
@@ -38,12 +38,13 @@ def sign_probability(share: float, target: float, weight: float) -> float:
         target: the target as a share of 100.
         weight: Beta observations the sample counts for.
 
-    Never under 1/2: a skewed Beta can put most of its mass opposite to its own mean, and a p under 1/2 would then move
-    the density against what was seen; 1/2 leaves it where it is.
+    Never under 1/2: the two halves added pull the Beta towards the middle, so that a sample just short of the target
+    can leave most of its mass beyond it. A p under 1/2 would then move the density against what was seen; 1/2 leaves
+    it where it is. Never 1: a density of 0 could not come back.
     """
     a, b = 0.5 + weight * share, 0.5 + weight * (1 - share)
-    tail = beta.sf(target, a, b) if share >= target else beta.cdf(target, a, b)
-    return min(max(0.5, float(tail)), 1 - 1e-12)  # never certain: a density of 0 could not come back
+    tail = betaincc(a, b, target) if share >= target else betainc(a, b, target)
+    return min(max(0.5, float(tail)), 1 - 1e-12)
 
 
 class Bisection:
@@ -62,6 +63,7 @@ class Bisection:
         """Posterior mass of each direction at each grid point, shape [n_directions, 10000], rows sum to 1."""
         self._evidence = [Evidence() for _ in range(n_directions)]
         self._number = 0
+        self._medians: list[int] = []  # grid index asked at in the current round, by direction
         self._round = self._next()
 
     def ask(self) -> list[Probe]:
@@ -95,12 +97,10 @@ class Bisection:
     def _next(self) -> Round:
         if self._number == self._settings.rounds:
             return Round([])
-        return Round(
-            [
-                Probe(j, six_digits(float(self.grid[self.quantile(j, 0.5)])), self._number, self._settings.repeats)
-                for j in range(len(self.density))
-            ]
-        )
+        self._medians = [self.quantile(j, 0.5) for j in range(len(self.density))]
+        boosts = self.grid[self._medians]
+        repeats = self._settings.repeats
+        return Round([Probe(j, six_digits(float(b)), self._number, repeats) for j, b in enumerate(boosts)])
 
     def _update(self, probe: Probe, scores: tuple[float, ...]) -> None:
         self._evidence[probe.direction].add(probe.boost, scores, probe.repeats)
@@ -108,7 +108,7 @@ class Bisection:
             return
         share, target = mean(scores) / 100, self._settings.target / 100
         p = sign_probability(share, target, self._settings.sign_weight * len(scores) / probe.repeats)
-        at = self.quantile(probe.direction, 0.5)
+        at = self._medians[probe.direction]
         density = self.density[probe.direction]
         below, above = (1 - p, p) if share >= target else (p, 1 - p)
         density[:at] *= below

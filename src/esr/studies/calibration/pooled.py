@@ -27,7 +27,7 @@ from esr.studies.calibration.rounds import Round, mean, six_digits
 LEVEL_STEP = 0.05
 LEVELS = 3
 """Expected shares asked at: the target's and so many steps towards the middle of the fall."""
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = 3
 OUT_OF_REACH = 0.99
 """Posterior mass beyond a bound at which a direction is given up."""
 UNKNOWN = 20.0

@@ -36,7 +36,7 @@ class Population:
         self._guess = (math.log(mean) - variance / 2, math.sqrt(variance))
         self.centre, self.spread = self._guess
         self.outliers = 1 / _OUTLIER_WEIGHT
-        self._width_guess = (math.log(0.35), 0.6)
+        self._width_guess = (math.log(0.35), 0.5)
         self.width, self.width_spread = self._width_guess
 
     def learn(self, likelihood: Float32) -> None:

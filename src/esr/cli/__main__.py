@@ -1,0 +1,5 @@
+"""``python -m esr.cli``."""
+
+from esr.cli.main import main
+
+main()

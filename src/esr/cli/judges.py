@@ -1,0 +1,174 @@
+"""Commands about judges: judge again, compare judges, check a judge against labelled truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_rows, progress
+from esr.errors import UserError
+
+JudgeName = Annotated[
+    str, typer.Option("--judge", help="`rule`, or PROVIDER/MODEL; the key comes from the provider's variable.")
+]
+Rubric = Annotated[Path | None, typer.Option(help="Markdown rubric instead of the bundled one.")]
+Segments = Annotated[bool, typer.Option("--segments", help="Also score thirds of the response (implicit recovery).")]
+BaseUrl = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]
+Batch = Annotated[bool, typer.Option("--batch", help="The provider's batch mode: cheaper, may take a day.")]
+Connections = Annotated[int, typer.Option(min=1, help="Most calls in flight.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds per call.")]
+
+
+@app.command()
+def judge(
+    study: StudyFolder,
+    name: JudgeName,
+    rubric: Rubric = None,
+    segments: Segments = False,
+    screened: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1, help="Judge responses with a restart phrase and this share of the others; reweighted."
+        ),
+    ] = None,
+    base_url: BaseUrl = None,
+    batch: Batch = False,
+    max_connections: Connections = 32,
+    timeout: Timeout = 60,
+    max_cost: MaxCost = None,
+) -> None:
+    """Have a study's responses judged, by another judge or again. Verdicts already stored are not asked for again.
+
+    Example: esr judge my-study --judge anthropic/claude-haiku-4-5 --max-cost 5
+    """
+    from esr.studies.config import JudgeSettings
+    from esr.studies.planning import check_cost, plan_judging
+    from esr.studies.regrading import regrade
+    from esr.studies.study import Study
+
+    opened = Study.open(study)
+    settings = JudgeSettings(
+        name=name,
+        rubric=None if rubric is None else str(rubric.resolve()),
+        segments=segments,
+        cover="all" if screened is None else "screened",
+        cover_share=1.0 if screened is None else screened,
+        base_url=base_url,
+        batch=batch,
+        max_connections=max_connections,
+        timeout=timeout,
+    )
+    trials = opened.trials
+    check_cost(plan_judging(study, settings, len(trials), int(trials["n_tokens"].sum())), max_cost)
+    with progress() as shown:
+        key = regrade(study, opened.config, settings, shown)
+    console().print(f"Judged by {name}, key {key}")
+    print_headline(opened.trials_by(key))
+    _print_screen(opened.trials_by(key))
+
+
+@app.command()
+def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
+    """How far the judges of a study agree, pair by pair.
+
+    Example: esr agreement my-study
+    """
+    from esr.judging.agreement import pairwise_agreement
+    from esr.studies.study import Study
+
+    opened = Study.open(study)
+    judgements = opened.judgements
+    if judgements["judge"].nunique() < 2:
+        raise UserError(
+            "agreement needs two judges", f"{judgements['judge'].nunique()}", "Add one: esr judge STUDY --judge MODEL"
+        )
+    found = pairwise_agreement(judgements, seed=opened.config.seed)
+    if as_json:
+        typer.echo(json.dumps([asdict(a) for a in found], indent=2, default=str))
+        return
+    rows: list[dict[str, Any]] = []
+    for pair in found:
+        for title, field in (
+            ("multi-attempt, raw", pair.raw),
+            ("multi-attempt, Cohen's kappa", pair.kappa),
+            ("multi-attempt, Krippendorff's alpha", pair.alpha),
+            ("direction of change", pair.direction),
+            ("first score, Spearman", pair.score_rank),
+            ("first score, mean difference", pair.score_difference),
+            ("first score, Krippendorff's alpha", pair.score_alpha),
+            ("first restart, characters apart", pair.boundary),
+        ):
+            interval = f"{field.low:.3g} to {field.high:.3g}"
+            rows.append({"judges": " / ".join(pair.judges), "agreement": title, "value": f"{field.value:.3g}",
+                         "95 % interval": interval, "n": field.n})  # fmt: skip
+        console().print(
+            f"{' / '.join(pair.judges)}: {pair.n} responses of {pair.directions} directions scored by both;"
+            f" unscored {pair.unscored[0]} / {pair.unscored[1]}; multi-attempt {pair.multi[0]} / {pair.multi[1]}"
+        )
+    print_rows(rows)
+
+
+@app.command("judge-check")
+def judge_check(
+    name: JudgeName = "rule",
+    labelled: Annotated[
+        Path | None, typer.Option("--set", help="Labelled set (JSON lines, or the reference's results); default: ours.")
+    ] = None,
+    rubric: Rubric = None,
+    segments: Segments = False,
+    base_url: BaseUrl = None,
+    batch: Batch = False,
+    max_connections: Connections = 32,
+    timeout: Timeout = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Check a judge against labelled responses: recall and precision on restarts, boundaries, scores, cost.
+
+    The rule judge is always shown beside it. Example: esr judge-check --judge openai/gpt-4.1-mini
+    """
+    from esr.judging.check import check_judge, check_table
+    from esr.judging.labelled import load_labelled
+    from esr.judging.records import Judge
+    from esr.judging.rule import RuleJudge
+    from esr.studies.judges import preflight
+
+    rows = load_labelled(labelled)
+    judges: list[Judge] = [RuleJudge()]
+    if name != "rule":
+        from esr.judging.model import ModelJudge
+
+        model = ModelJudge(
+            name, rubric=rubric, segments=segments, base_url=base_url, batch=batch,
+            max_connections=max_connections, timeout=timeout,
+        )  # fmt: skip
+        preflight(model)
+        judges.append(model)
+    reports = [check_judge(judge, rows) for judge in judges]
+    if as_json:
+        typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
+        return
+    for report in reports:
+        console().print(check_table(report))
+    for judge_used in judges:
+        usage = getattr(judge_used, "usage", None)
+        if usage is not None:
+            console().print(
+                f"{judge_used.name}: {usage.calls} calls, {usage.input_tokens} input tokens"
+                f" ({usage.cached_tokens} cached), {usage.output_tokens} output tokens"
+            )
+
+
+def _print_screen(trials: Any) -> None:
+    """How the restart screen and the judge disagree."""
+    scored = trials[trials["state"] == "scored"]
+    both = int((scored["screened"] & scored["multi_attempt"]).sum())
+    screen_only = int((scored["screened"] & ~scored["multi_attempt"]).sum())
+    judge_only = int((~scored["screened"] & scored["multi_attempt"]).sum())
+    console().print(
+        f"Restart screen beside the judge: both {both}, screen only {screen_only}, judge only {judge_only},"
+        f" neither {len(scored) - both - screen_only - judge_only} of {len(scored)} scored responses"
+    )

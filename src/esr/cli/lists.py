@@ -1,0 +1,42 @@
+"""Commands that list what there is."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from esr.cli.app import AsJson, app, print_rows
+
+
+@app.command()
+def subjects(as_json: AsJson = False) -> None:
+    """List the known subjects and what each needs.
+
+    Example: esr subjects
+    """
+    from esr.subjects.published import subject_rows
+
+    rows = subject_rows()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    print_rows(rows)
+
+
+@app.command()
+def experiments(as_json: AsJson = False) -> None:
+    """List the experiments and their conditions.
+
+    Example: esr experiments
+    """
+    from esr.studies.experiments import EXPERIMENTS
+
+    rows = [
+        {"key": e.key, "question": e.question, "conditions": ", ".join(c.name for c in e.conditions())}
+        for e in EXPERIMENTS.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    print_rows(rows)

@@ -1,0 +1,148 @@
+"""Commands that run a study and show what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_rows, progress
+
+
+@app.command()
+def run(
+    study: StudyFolder,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(help="Key from `esr experiments`; repeat for several. Default: study.toml's."),
+    ] = None,
+    max_cost: MaxCost = None,
+) -> None:
+    """Run a study, or what is missing of it. Stop it at any moment and run it again.
+
+    Example: esr run my-study --experiment no-steering --experiment incidence
+    """
+    from esr.studies.config import read_config
+    from esr.studies.study import Study
+
+    config = read_config(study)
+    run_experiments(study, experiment or list(config.experiments), max_cost)
+    print_headline(Study.open(study).trials)
+
+
+@app.command()
+def status(study: StudyFolder, as_json: AsJson = False) -> None:
+    """How far a study is, with the rates so far; works while it runs.
+
+    Example: esr status my-study --json
+    """
+    from esr.studies.study import Study
+
+    opened = Study.open(study)
+    progress = opened.progress()
+    trials = opened.trials
+    if as_json:
+        from esr.analysis.metrics import summarise
+
+        summary = [] if trials.empty else json.loads(summarise(trials).to_json(orient="records"))
+        counts = {name: {"judged": done, "planned": planned} for name, (done, planned) in progress.items()}
+        typer.echo(json.dumps({"progress": counts, "summary": summary}, indent=2))
+        return
+    for stage in opened.stages.itertuples():
+        typer.echo(f"{stage.stage}: {stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s")
+    for name, (done, planned) in progress.items():
+        typer.echo(f"{name}: {done} of {planned} trials judged")
+    if not trials.empty:
+        print_headline(opened.trials)
+
+
+@app.command()
+def plan(
+    study: StudyFolder,
+    experiment: Annotated[list[str] | None, typer.Option(help="Key from `esr experiments`; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a run will take: responses, tokens, judge calls, money. Upper estimates.
+
+    Example: esr plan my-study
+    """
+    from dataclasses import asdict
+
+    from esr.studies.config import read_config
+    from esr.studies.planning import CHARACTERS_PER_TOKEN, plan_run
+
+    config = read_config(study)
+    planned = plan_run(study, config, experiment or list(config.experiments))
+    if as_json:
+        typer.echo(json.dumps(asdict(planned), indent=2))
+        return
+    print_rows([{"stage": s.name, "responses": s.responses, "new tokens": s.tokens} for s in planned.stages])
+    cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
+    lines = [
+        f"{planned.stored} responses stored, at most {planned.responses} to come.",
+        f"Judge {planned.judge}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
+        f" {planned.judge_output_tokens} output tokens; {cost}.",
+        f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
+        " per token, no caching.",
+    ]
+    if planned.seconds is not None:
+        lines.append(f"At this study's speed so far: {planned.seconds / 60:.0f} minutes.")
+    for line in lines:
+        console().print(line)
+
+
+@app.command()
+def report(
+    study: StudyFolder,
+    output: Annotated[Path | None, typer.Option(help="Where to write it. Default: STUDY/report.html.")] = None,
+) -> None:
+    """Write the report: one HTML file without network access.
+
+    Example: esr report my-study
+    """
+    from esr.reporting.assemble import write_report
+    from esr.studies.study import Study
+
+    typer.echo(f"Report: {write_report(Study.open(study), output or study / 'report.html')}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the demo's studies go.")] = Path("demo-study"),
+) -> None:
+    """Run the whole pipeline on the bundled organism: no network, no key, a few minutes.
+
+    Example: esr demo
+    """
+    from esr.organism.demo import make_demo
+    from esr.reporting.assemble import write_report
+    from esr.studies.study import Study
+
+    reports = []
+    for name, study in make_demo(folder).items():
+        console().print(f"\n{name}", style="bold")
+        opened = Study.open(study)
+        run_experiments(study, list(opened.config.experiments))
+        print_headline(opened.trials)
+        reports.append(write_report(opened, study / "report.html"))
+    typer.echo("These figures validate the instrument on small trained organisms; they say nothing about large models.")
+    for path in reports:
+        typer.echo(f"Report: {path}")
+
+
+def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None) -> None:
+    """Run, with a display of progress."""
+    from esr.studies.config import read_config
+    from esr.studies.experiments import experiment
+    from esr.studies.planning import check_cost, plan_run
+
+    for key in keys:
+        experiment(key)
+    config = read_config(folder)
+    check_cost(plan_run(folder, config, keys), max_cost)
+    with progress() as shown:
+        from esr.studies.runner import run_study
+
+        run_study(folder, config, keys, shown)
