@@ -207,7 +207,7 @@ def compare(world: World, seeds: int, n: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="simulated studies per row (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=4, help="simulated studies per row (default %(default)s)")
     parser.add_argument("--directions", type=int, default=200, help="directions per study (default %(default)s)")
     arguments = parser.parse_args()
     start = time.perf_counter()

@@ -1,8 +1,8 @@
 """A loopback server that speaks OpenAI's chat completions and fails by script.
 
 The exhibit of a call is known by a mark ``exhibit-0042`` in its question. ``script(mark, call)`` names what happens at
-the exhibit's call number ``call`` (from 0): ``good`` or a fault. A good verdict finds a second attempt where the response
-holds ``RESTART``.
+the exhibit's call number ``call`` (from 0): ``good`` or a fault. A good verdict finds a second attempt where the
+response holds ``RESTART``.
 """
 
 from __future__ import annotations

@@ -138,6 +138,20 @@ def test_a_label_without_offsets_is_compared_by_number():
     assert check_judge(Blind(), rows).group("all").recall == Rate(0, 1)
 
 
+def test_one_judged_restart_finds_one_true_restart():
+    spans = ((0, 10), (10, 20), (20, 30))
+    attempts = tuple(
+        LabelledAttempt(start=a, end=b, kind="redo" if a else None, score_low=0, score_high=100) for a, b in spans
+    )
+    row = LabelledResponse(
+        id="a", prompt="p", response="No. Again." * 3, category="c", language="en", split="dev", attempts=attempts
+    )
+    outcome = check_judge(Inventor(), [row]).outcomes[0]
+    assert len(outcome.matches) == 1
+    assert len(outcome.missed) == 1
+    assert outcome.invented == ()
+
+
 def test_a_judge_that_loses_or_repeats_a_response_is_caught():
     with pytest.raises(RuntimeError, match="lost 1 responses"):
         check_judge(Loser(), SET)

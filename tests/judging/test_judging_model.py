@@ -159,6 +159,23 @@ def test_two_judges_at_once_share_a_thread_and_nothing_else() -> None:
     assert not judge_threads()
 
 
+def test_closing_one_judge_ends_its_calls_while_another_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(model_module, "LONGEST_PAUSE", 0.01)
+    with FaultServer(lambda mark, _: "good" if mark < "exhibit-0005" else "500") as server:
+        open_one, closed = (ModelJudge(MODEL, base_url=server.url, max_retries=10_000) for _ in range(2))
+        kept = open_one.judge(map(exhibit, range(3)))
+        next(kept)
+        results = closed.judge(map(exhibit, range(4, 9)))
+        next(results)
+        results.close()  # type: ignore[attr-defined]
+        calls = closed.usage.calls
+        time.sleep(0.3)
+        assert closed.usage.calls == calls
+        assert len(list(kept)) == 2
+    assert not judge_threads()
+
+
 @pytest.mark.parametrize(("outcome", "rule"), [("401", "accepts the key"), ("404", "knows the model")])
 def test_a_refused_key_or_model_stops_the_run(outcome: str, rule: str) -> None:
     judged = []

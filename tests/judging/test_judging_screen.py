@@ -104,6 +104,8 @@ def test_phrases_of_one_restart_are_one_mark_and_separate_restarts_are_two():
 def test_a_restart_in_a_run_on_sentence_begins_at_its_clause():
     text = "General Ito played an important role in the war but this is not what you asked for so here goes."
     assert [m.start for m in find_restarts(text, TIRE)] == [text.index("but this")]
+    text = "General Ito led the northern army, although the text above is not what you asked for. Loosen the nuts."
+    assert [m.start for m in find_restarts(text, TIRE)] == [text.index("although")]
 
 
 def test_typography_case_and_invisible_characters_change_nothing():

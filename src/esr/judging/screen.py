@@ -103,9 +103,9 @@ def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
     """The restarts announced in ``text``, in order, with exact character offsets into it.
 
     ``prompt`` decides about phrases that are not enough by themselves: whether its own words come back. Without a
-    prompt they count only as an admission beside an announcement. Phrases of one restart in
-    adjoining sentences ("Wait, that is not right. Let me start over.") are one mark. There is no mark at the
-    very beginning: a restart needs something to restart from. Time is linear in the text.
+    prompt they count only as an admission beside an announcement. Phrases of one restart in adjoining sentences
+    ("Wait, that is not right. Let me start over.") are one mark. There is no mark at the very beginning: a restart
+    needs something to restart from. Time is linear in the text.
     """
     folded = Folded(text)
     low = folded.text

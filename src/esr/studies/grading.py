@@ -74,7 +74,7 @@ class Grader:
                     continue
                 place = places[response.id]
                 tokens[response.id] = len(response.token_ids)
-                if place.cell is None or self.coverage.weight(place.cell, response.text):
+                if place.cell is None or self.coverage.weight(place.cell, place.prompt, response.text):
                     yield Exhibit(response.id, place.prompt, response.text)
                 else:
                     keep(response.id, Unscored("not sampled"))

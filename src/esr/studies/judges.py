@@ -62,12 +62,12 @@ class Coverage:
         """The coverage of the judge's settings."""
         return cls(settings.cover_share if settings.cover == "screened" else 1.0)
 
-    def weight(self, place: tuple[str, int, int], text: str) -> float:
+    def weight(self, place: tuple[str, int, int], prompt: str, text: str) -> float:
         """How many responses this one stands for: 1 when screened, 1 / share when drawn, 0 when it is not judged.
 
         place: (direction, prompt_index, seed).
         """
-        if self.share >= 1 or find_restarts(text):
+        if self.share >= 1 or find_restarts(text, prompt):
             return 1.0
         drawn = int(content_key("coverage", place)[:13], 16) / 16**13
         return 1 / self.share if drawn < self.share else 0.0

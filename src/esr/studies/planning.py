@@ -74,7 +74,7 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     if (folder / "study.sqlite").exists():
         with Store.reading(folder) as store:
             work = store.stages()
-            stored, tokens, seconds = (sum(s[i] for s in work) for i in (3, 2, 1))
+            stored, tokens, seconds = sum(s[3] for s in work), sum(s[2] for s in work), sum(s[1] for s in work)
             speed = tokens / seconds if tokens and seconds else None
             if store.record("selection", config.selection_key()) is not None:
                 stages[0] = Stage("directions", 0, 0)

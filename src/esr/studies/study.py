@@ -66,7 +66,7 @@ class Study:
             response, judgement = responses.get(row.response), grades.get(row.response)
             if response is None or judgement is None:
                 continue
-            weight = coverage.weight((row.direction, row.prompt_index, row.seed), response.text)
+            weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response.text)
             if not weight:
                 continue
             records.append(
@@ -84,7 +84,7 @@ class Study:
                     "finish": response.finish,
                     **_verdict(judgement),
                     "degraded": is_degraded(response.text),
-                    "screened": bool(find_restarts(response.text)),
+                    "screened": bool(find_restarts(response.text, row.prompt)),
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
                     "weight": weight,
@@ -120,7 +120,7 @@ class Study:
                     if row.response not in grades:
                         continue
                     place = (row.direction, row.prompt_index, row.seed)
-                    weight = coverage.weight(place, responses[row.response].text)
+                    weight = coverage.weight(place, row.prompt, responses[row.response].text)
                     if weight:
                         frames.append((row.key, judge["name"], grades[row.response], row.direction, weight))
         return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
