@@ -1,0 +1,272 @@
+"""Several judges over one study: regrading, killed and resumed, coverage by screen and sample, cost, and no key left
+behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from study_folders import contents, make_study, settings
+
+import esr
+from esr.analysis.metrics import summarise
+from esr.errors import UserError
+from esr.judging.records import Attempt, Exhibit, Scored, Unscored
+from esr.steering.engine import Response
+from esr.studies.config import JudgeSettings, read_config
+from esr.studies.grading import Grader, Place, judged_meanwhile
+from esr.studies.judges import Coverage
+from esr.studies.planning import check_cost, plan_judging, plan_run
+from esr.studies.progress import Silent
+from esr.studies.regrading import regrade
+from esr.studies.runner import run_study
+from esr.studies.store import Store
+from esr.studies.study import Study
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "judging"))
+from fault_server import FaultServer
+
+MODEL = "openai-api/fault/judge"
+KEY = "sk-secret-7f3a9c"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Any, tiny_sae_folder: Any) -> Path:
+    """A small study, run."""
+    path = tmp_path_factory.mktemp("judged")
+    make_study(path, settings(tiny_model_folder("llama"), tiny_sae_folder("standard")))
+    config = read_config(path)
+    run_study(path, config, config.experiments, Silent())
+    return path
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FAULT_API_KEY", KEY)
+    return KEY
+
+
+def command(folder: Path, server: FaultServer, *more: str) -> list[str]:
+    return [sys.executable, "-m", "esr.cli", "judge", str(folder), "--judge", MODEL, "--base-url", server.url, *more]
+
+
+def test_killed_and_rerun_asks_only_for_what_is_missing(folder: Path, key: str) -> None:
+    total = len(esr.open(str(folder)).trials)
+    before = contents(folder)
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        child = subprocess.Popen(command(folder, server, "--max-connections", "4"), stdout=subprocess.DEVNULL)
+        while sum(server.calls.values()) < total // 2:
+            time.sleep(0.01)
+            assert child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        stored = sum(row[1] != before["grades"][0][1] for row in contents(folder)["grades"])
+        assert 0 < stored < total
+        server.calls.clear()
+        done = subprocess.run(command(folder, server), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert sum(server.calls.values()) == total - stored
+        again = subprocess.run(command(folder, server), capture_output=True, text=True)
+        assert again.returncode == 0
+        assert sum(server.calls.values()) == total - stored, "a third run asks nothing"
+    study = esr.open(str(folder))
+    assert set(study.judges["name"]) == {"rule", MODEL}
+    assert (study.judges["judged"] == total).all()
+    assert set(before["grades"]) <= set(contents(folder)["grades"])  # the other judge's verdicts stay
+    other = study.judges.set_index("name")["key"][MODEL]
+    assert len(study.trials_by(other)) == total
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert key.encode() not in path.read_bytes()
+    assert key not in done.stdout + done.stderr
+
+
+def test_agreement_of_the_two_judges(folder: Path, key: str) -> None:
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        regrade(folder, read_config(folder), JudgeSettings(name=MODEL, base_url=server.url), Silent())
+    out = subprocess.run(
+        [sys.executable, "-m", "esr.cli", "agreement", str(folder), "--json"], capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    (pair,) = json.loads(out.stdout)
+    assert set(pair["judges"]) == {"rule", MODEL}
+    assert 0 <= pair["raw"]["value"] <= 1
+
+
+def test_agreement_needs_two_judges(tmp_path: Path, folder: Path) -> None:
+    connection = sqlite3.connect(folder / "study.sqlite")
+    copy = sqlite3.connect(tmp_path / "study.sqlite")
+    connection.backup(copy)
+    copy.execute("DELETE FROM records WHERE kind = 'judge' AND value NOT LIKE '%\"rule\"%'")
+    copy.commit()
+    for name in ("study.toml", "prompts.txt"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    out = subprocess.run([sys.executable, "-m", "esr.cli", "agreement", str(tmp_path)], capture_output=True, text=True)
+    assert out.returncode == 2
+    assert "agreement needs two judges. Got 1" in out.stderr
+
+
+def test_a_missing_key_is_an_error_before_anything_runs(tmp_path: Path, folder: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    before = contents(folder)
+    for model in ("openai/gpt-4.1-mini", "no-such-provider/model"):
+        out = subprocess.run(
+            [sys.executable, "-m", "esr.cli", "judge", str(folder), "--judge", model],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert out.returncode == 2, out.stderr
+        assert "Traceback" not in out.stderr
+    assert contents(folder) == before
+
+
+def test_a_cost_limit_refuses_before_the_first_call(folder: Path, key: str) -> None:
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        out = subprocess.run(command(folder, server, "--max-cost", "0.01"), capture_output=True, text=True)
+        assert out.returncode == 2
+        assert "a cost limit needs the judge's price. Got none known for openai-api/fault/judge" in out.stderr
+        assert not server.calls
+    (folder / "prices.toml").write_text('[prices]\n"openai-api/fault" = [1000.0, 2000.0]\n')
+    try:
+        plan = plan_judging(folder, JudgeSettings(name=MODEL), responses=40, tokens=40 * 24)
+        per_call = plan.judge_input_tokens // 40
+        assert plan.dollars == pytest.approx((40 * per_call * 1000 + 40 * 90 * 2000) / 1e6)
+        with pytest.raises(UserError, match=r"at most --max-cost 1.00 dollars. Got about"):
+            check_cost(plan, 1.0)
+        check_cost(plan, 1e6)
+        (folder / "prices.toml").write_text("[prices]\nx = 3\n")
+        with pytest.raises(UserError, match=r"NAME = \[input, output\]"):
+            plan_judging(folder, JudgeSettings(name=MODEL), 1, 1)
+    finally:
+        (folder / "prices.toml").unlink()
+
+
+def test_plan_counts_what_a_run_does(tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any) -> None:
+    values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), calibration={"method": "bisection"})
+    config = make_study(tmp_path, values)
+    planned = plan_run(tmp_path, config, config.experiments)
+    assert {s.name: s.responses for s in planned.stages} == {
+        "directions": 3 * 2,
+        "calibration": 4 * 4 * 5,
+        "trials": 4 * 5 * 2,
+    }
+    run_study(tmp_path, config, config.experiments, Silent())
+    done = {stage: responses for stage, _, _, responses in _stages(tmp_path)}
+    assert done["calibration"] == 80
+    after = plan_run(tmp_path, config, config.experiments)
+    assert after.responses == 0
+    assert after.stored == sum(done.values())
+    more = plan_run(tmp_path, config, [*config.experiments, "boost-sweep"])
+    assert 0 < more.responses <= 4 * 5 * 6
+
+
+def _stages(folder: Path) -> list[tuple[str, float, int, int]]:
+    with Store.reading(folder) as store:
+        return store.stages()
+
+
+def test_coverage_is_by_place_and_weighted() -> None:
+    coverage = Coverage(share=0.25)
+    restart = (
+        "The tram leaves platform four, a red tram, at noon. Wait, that is not right. Let me start over."
+        " Heat the water in a pan and lower the egg into it."
+    )
+    assert coverage.weight(("d", 0, 1), "How do I boil an egg?", restart) == 1
+    weights = [coverage.weight(("d", 0, seed), "How do I boil an egg?", "Heat the pan.") for seed in range(4000)]
+    assert set(weights) == {0.0, 4.0}
+    assert np.mean(weights) == pytest.approx(1, abs=0.11)  # unbiased: 4 standard errors
+    assert Coverage().weight(("d", 0, 1), "", "") == 1
+
+
+def test_a_sample_estimates_the_whole(tmp_path: Path) -> None:
+    """Rates from screened responses and a weighted sample agree with rates from all, within their intervals."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for direction in range(200):
+        rate = rng.beta(2, 8)
+        for prompt in range(10):
+            multi = bool(rng.random() < rate)
+            rows.append(
+                {
+                    "trial": f"{direction}-{prompt}", "condition": "c", "direction": f"d{direction}",
+                    "prompt_index": prompt, "seed": 0, "state": "scored", "reason": "", "n_attempts": 1 + multi,
+                    "multi_attempt": multi, "improved": multi, "first_score": 50.0,
+                    "improvement": 10.0 if multi else float("nan"), "degraded": False, "promoted": False,
+                    "screened": multi and rng.random() < 0.7,
+                }
+            )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    drawn = rng.random(len(frame)) < 0.25
+    weight = np.where(frame["screened"], 1.0, np.where(drawn, 4.0, 0.0))
+    sample = frame.assign(weight=weight)[weight > 0]
+    whole, estimated = summarise(frame).iloc[0], summarise(sample).iloc[0]
+    assert estimated["multi_attempt_rate_low"] < whole["multi_attempt_rate"] < estimated["multi_attempt_rate_high"]
+    naive = sample["multi_attempt"].mean()
+    assert not estimated["multi_attempt_rate_low"] < naive < estimated["multi_attempt_rate_high"]
+    assert summarise(frame.assign(weight=1.0)).equals(summarise(frame))
+
+
+class Late:
+    """A judge that holds everything back to the end, and counts."""
+
+    name = key = "late"
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def judge(self, exhibits: Any) -> Any:
+        held = list(exhibits)
+        for exhibit in reversed(held):
+            self.asked[exhibit.id] += 1
+            yield exhibit.id, Scored((Attempt(0, len(exhibit.response), 50.0),))
+
+
+def test_a_judge_may_answer_late_and_in_any_order(tmp_path: Path) -> None:
+    judge = Late()
+    responses = [Response(f"r{k}", (1,), f"text {k}", "stop", 0) for k in range(50)]
+    with Store.writing(tmp_path) as store:
+        grader = Grader(store, judge, Silent(), Coverage(0.5))
+        places = {r.id: Place("prompt", ("d", 0, k)) for k, r in enumerate(responses)}
+        grades = grader.grade(iter(responses), places)
+        assert set(grades) == set(places)
+        left_out = {k for k, g in grades.items() if g == Unscored("not sampled")}
+        assert set(judge.asked) == set(places) - left_out
+        assert 10 < len(left_out) < 40
+        grader.grade(iter(responses), places)
+        assert set(judge.asked.values()) == {1}
+
+
+def test_an_error_of_the_judge_reaches_the_caller() -> None:
+    class Broken:
+        name = key = "broken"
+
+        def judge(self, exhibits: Any) -> Any:
+            next(exhibits)
+            raise UserError("the judge works", "it does not")
+            yield
+
+    with pytest.raises(UserError, match="the judge works"):
+        list(judged_meanwhile(Broken(), iter([Exhibit("a", "p", "r")])))
+
+
+def test_a_model_judge_runs_a_whole_study_while_it_generates(
+    tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any, key: str
+) -> None:
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        judge = {"name": MODEL, "base_url": server.url, "cover": "screened", "cover_share": 0.5}
+        values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), judge=judge)
+        config = make_study(tmp_path, values)
+        with pytest.raises(UserError, match="at least one direction reaches the target score"):
+            run_study(tmp_path, config, config.experiments, Silent())  # this server scores every first attempt alike
+        assert sum(server.calls.values()) == len(contents(tmp_path)["responses"])
+    assert Study.open(tmp_path).judges["name"].tolist() == [MODEL]
