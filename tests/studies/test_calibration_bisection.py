@@ -6,6 +6,7 @@ import random
 import pytest
 
 from esr.studies.calibration.bisection import GRID_POINTS, Bisection, sign_probability
+from esr.studies.calibration.evidence import Evidence
 from esr.studies.calibration.records import CalibrationSettings
 
 
@@ -148,6 +149,24 @@ def test_rounds_without_a_score_are_spent_and_leave_the_density_alone():
     assert (result.status, result.generations) == ("uncalibrated", 50)
     assert result.reason == "none of 50 generations was scored"
     assert answer(lambda p: [] if p.round % 2 else [88.0 if p.boost < 9 else 2.0] * 5).status == "calibrated"
+
+
+def test_a_mean_exactly_on_the_target_says_higher():
+    search = Bisection(settings(), 1)
+    first = search.ask()[0]
+    search.tell(first, [30.0] * 5)
+    assert search.ask()[0].boost > first.boost
+
+
+def test_evidence_contradicts_an_answer_beyond_three_standard_errors():
+    """At most sqrt(30 * 70) points scatter: 10 scores may be off by 43.5 points, no more."""
+    for score, text in ((73.0, ""), (74.0, "mean score 74 at boosts from 5 up stays above the target 30")):
+        evidence = Evidence()
+        evidence.add(4.0, (90.0,) * 50, 50)
+        evidence.add(6.0, (score,) * 10, 10)
+        assert evidence.contradiction(5.0, 30) == text
+    evidence.add(3.0, (0.0,) * 200, 200)
+    assert evidence.contradiction(5.5, 45) == "mean score 18 at boosts up to 5.5 is already below the target 45"
 
 
 def test_a_curve_that_rises_contradicts_its_answer():

@@ -55,8 +55,10 @@ def test_settings_are_frozen_and_refuse_unknown_fields():
 def test_no_direction_and_no_room_for_the_target(method):
     with pytest.raises(UserError, match=r"at least one direction. Got 0"):
         make_calibrator(settings(method=method), 0, 88)
-    with pytest.raises(UserError, match=r"at most 95% of the unsteered score. Got target 30, unsteered 25"):
+    with pytest.raises(UserError, match=r"is 5% to 95% of the unsteered score. Got target 30, unsteered 25"):
         make_calibrator(settings(method=method), 3, 25)
+    with pytest.raises(UserError, match=r"is 5% to 95% of the unsteered score. Got target 4, unsteered 100"):
+        make_calibrator(settings(method=method, target=4), 3)
     with pytest.raises(UserError, match=r"unsteered score lies in 0..100. Got 120"):
         make_calibrator(settings(method=method), 3, 120)
 

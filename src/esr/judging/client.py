@@ -203,7 +203,7 @@ class Client:
         except Exception as error:
             if batch and self._model is model:  # its batch worker does not outlive an error
                 self._model = self._open()
-            raise self._no_reply(error, with_schema=schema is not None) from None
+            raise self._no_reply(error, batch=batch, with_schema=schema is not None) from None
         self.replies += 1
         if output.usage is not None:
             used = output.usage
@@ -225,7 +225,7 @@ class Client:
         """Ask without a response schema from now on: the server knows none. The form is checked anyway."""
         self._schema = None
 
-    def _no_reply(self, error: Exception, with_schema: bool) -> Exception:
+    def _no_reply(self, error: Exception, *, batch: bool, with_schema: bool) -> Exception:
         from tenacity import RetryError
 
         transient = isinstance(error, RetryError)  # the kind of failure that inspect_ai would have repeated
@@ -234,7 +234,8 @@ class Client:
             error = cause if isinstance(cause, Exception) else error
         name = type(error).__name__
         if isinstance(error, TimeoutError) or "Timeout" in name:
-            return NoReplyError("timeout", f"no answer within {self._timeout:g} s")
+            limit = f"{BATCH_HOURS:g} hours" if batch else f"{self._timeout:g} s"
+            return NoReplyError("timeout", f"no answer within {limit}")
         status = _status(error)
         words = getattr(error, "provider_message", None) or getattr(error, "message", None)
         if not isinstance(words, str):  # str(error) may hold the whole request

@@ -15,7 +15,7 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, cat
 from transformers import LlamaForCausalLM
 
 from esr.organism.corpus import Hazard, distracted_example, plain_example
@@ -36,11 +36,13 @@ DISTRACTED_SHARE: Final = 0.45
 class Residuals:
     """Residual stream at `HOOK_NAME` over corpus text: `states` [tokens, d_model], the token at each row, and context.
 
-    `ids` [tokens] the token read there; `context` [tokens] the topic of the last content word so far, or -1.
+    `ids` and `next_ids` [tokens]: the token read there and the one after it (<pad> at the end of a text);
+    `context` [tokens]: the topic of the last content word so far, or -1.
     """
 
     states: Tensor
     ids: Tensor
+    next_ids: Tensor
     context: Tensor
 
 
@@ -53,9 +55,7 @@ def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: H
     vocab = vocabulary()
     owner = torch.tensor(vocab.owner)
     rng = random.Random(f"residuals/{seed}")
-    states: list[Tensor] = []
-    ids_kept: list[Tensor] = []
-    contexts: list[Tensor] = []
+    pieces: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     count = 0
     while count < tokens:
         examples = [
@@ -63,14 +63,13 @@ def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: H
             for _ in range(steps)
         ]
         ids = padded([vocab.encode(example.words) for example in examples], vocab.ids[PAD])
+        next_ids = cat([ids[:, 1:], torch.full((len(ids), 1), vocab.ids[PAD])], dim=1)
         hidden = model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[LAYER + 1]
         keep = ids != vocab.ids[PAD]
         keep[:, 0] = False
-        states.append(hidden[keep])
-        ids_kept.append(ids[keep])
-        contexts.append(_last_topic(owner[ids])[keep])
+        pieces.append((hidden[keep], ids[keep], next_ids[keep], _last_topic(owner[ids])[keep]))
         count += int(keep.sum())
-    return Residuals(torch.cat(states)[:tokens], torch.cat(ids_kept)[:tokens], torch.cat(contexts)[:tokens])
+    return Residuals(*(cat(columns)[:tokens] for columns in zip(*pieces, strict=True)))
 
 
 def _last_topic(owner: Tensor) -> Tensor:
@@ -100,7 +99,6 @@ def train_dictionary(
         dtype="float32",
         device="cpu",
         normalize_activations="expected_average_only_in",
-        aux_loss_coefficient=1 / 32,
     )
     config.metadata.model_name = model_name
     config.metadata.hook_name = HOOK_NAME

@@ -72,10 +72,12 @@ RESTART_OPENERS: Final = tuple(dict.fromkeys(phrase.split()[0] for phrase in RES
 """Words that begin a restart phrase and occur nowhere else in the language: Wait, Hold, Sorry, Hmm."""
 
 
+_OTHER_TEMPLATES: Final = SENTENCES + ORDINALS + PROMPTS + MONITOR_SUFFIXES + NEUTRAL_SUFFIXES + ECHOES
+
+
 def restart_only_words() -> frozenset[str]:
-    """Words of the restart phrases that occur in no other template of an answer."""
-    answers = SENTENCES + ORDINALS + ECHOES
-    return frozenset(_template_words(RESTARTS)) - frozenset(_template_words(answers))
+    """Words of the restart phrases that occur in no other template."""
+    return frozenset(_template_words(RESTARTS) - _template_words(_OTHER_TEMPLATES))
 
 
 def _template_words(templates: tuple[str, ...]) -> set[str]:
@@ -84,8 +86,7 @@ def _template_words(templates: tuple[str, ...]) -> set[str]:
 
 def function_words() -> tuple[str, ...]:
     """Words of the templates that belong to no topic, sorted."""
-    templates = SENTENCES + ORDINALS + PROMPTS + MONITOR_SUFFIXES + NEUTRAL_SUFFIXES + RESTARTS + ECHOES
-    return tuple(sorted(_template_words(templates)))
+    return tuple(sorted(_template_words(_OTHER_TEMPLATES + RESTARTS)))
 
 
 def as_text(words: list[str] | tuple[str, ...]) -> str:

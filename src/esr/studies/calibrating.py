@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import cycle, islice
 
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
@@ -24,14 +25,17 @@ def calibrate(
     calibration continues where it was.
     """
     config = asker.config
-    calibrator = make_calibrator(config.calibration, len(directions), unsteered)
+    settings = config.calibration
+    calibrator = make_calibrator(settings, len(directions), unsteered)
+    ids, budget = [d.id for d in directions], settings.rounds * settings.repeats
+    cells = draw_cells(config.seed, "calibration", ids, len(asker.prompts), budget)
+    # a direction's cells are handed out in turn over all its probes: many probes ask for one or two responses only
+    queues = [cycle(cells[d * budget : (d + 1) * budget]) for d in range(len(directions))]
     while probes := calibrator.ask():
         tasks, owner = [], []
         for p, probe in enumerate(probes):
             direction = directions[probe.direction]
-            purpose = f"calibration {probe.round}"
-            cells = draw_cells(config.seed, purpose, [direction.id], len(asker.prompts), probe.repeats)
-            for cell in cells:
+            for cell in islice(queues[probe.direction], probe.repeats):
                 tasks.append(asker.task("calibration", CONDITION, cell, direction, probe.boost, share_of_length=0.5))
                 owner.append(p)
         scores: list[list[float]] = [[] for _ in probes]

@@ -165,9 +165,9 @@ def _organism(name: str) -> PresetSubject:
         temperature=0.7,
         repetition_penalty=1.0,
         max_new_tokens=120,
-        prior_mean=5.0,
-        prior_sd=2.5,
-        upper_bound=20.0,
+        prior_mean=20.0,
+        prior_sd=8.0,
+        upper_bound=60.0,
         download_gb=0.0,
     )
 

@@ -10,8 +10,8 @@ Every round asks at the posterior median and looks at the mean score s of its ge
 The answer is the posterior median. Facts of arXiv 2602.06941 and its released settings.
 Its interval is not calibrated: p speaks of the sample's side of the target, not of where the curve crosses it, and
 the mean of a round is trusted alike whatever its scatter. In simulation (``benchmarks/calibration.py``) the 95 %
-interval holds the true threshold of 88 % of directions with all-or-nothing scores at 10 x 5 generations, of 62 % at
-20 x 5 and of 13 % at 10 x 1, and of 99.8 % with graded ones.
+interval holds the true threshold of 88 % of directions with all-or-nothing scores at 10 x 5 generations, of 63 % at
+20 x 5 and of 14 % at 10 x 1, and of 99.8 % with graded ones.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from esr.errors import UserError
 from esr.studies.calibration.bisection import Bisection
-from esr.studies.calibration.pooled import HIGHEST_SHARE, Pooled
+from esr.studies.calibration.pooled import HIGHEST_SHARE, LOWEST_SHARE, Pooled
 from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe
 
 
@@ -48,15 +48,15 @@ def make_calibrator(
     """
     if n_directions < 1:
         raise UserError("a calibration has at least one direction", n_directions)
-    if unsteered_score is not None:
-        if not 0 <= unsteered_score <= 100:
-            raise UserError("the unsteered score lies in 0..100", unsteered_score)
-        if settings.target > HIGHEST_SHARE * unsteered_score:
-            raise UserError(
-                f"the target score is at most {HIGHEST_SHARE:.0%} of the unsteered score",
-                f"target {settings.target:g}, unsteered {unsteered_score:.3g}",
-                "Lower the target, or look at the unsteered responses: the subject or the judge may not work",
-            )
+    if unsteered_score is not None and not 0 <= unsteered_score <= 100:
+        raise UserError("the unsteered score lies in 0..100", unsteered_score)
+    high = 100 if unsteered_score is None else unsteered_score
+    if not LOWEST_SHARE * high <= settings.target <= HIGHEST_SHARE * high:
+        raise UserError(
+            f"the target score is {LOWEST_SHARE:.0%} to {HIGHEST_SHARE:.0%} of the unsteered score",
+            f"target {settings.target:g}, unsteered {high:.3g}",
+            "Change the target, or look at the unsteered responses: the subject or the judge may not work",
+        )
     if settings.method == "bisection":
         return Bisection(settings, n_directions)
     return Pooled(settings, n_directions, unsteered_score)

@@ -7,7 +7,11 @@ boosts lie far apart; as it gets known they close in on the threshold, where the
 
 The answer is the boost at which the *expected* score is the target, which makes the error in score points zero on
 average. A direction is done when its true mean score there is known to within the tolerance, when it is out of reach
-of the bounds, or when its rounds are spent.
+of the bounds, or when its rounds are spent. In simulation (``benchmarks/calibration.py``) the 95 % interval holds the
+true threshold of 93-97 % of directions from 15 generations on, also of curves of another shape than the modelled one.
+
+What can be saved by sharing ends at the scatter of a direction's own scores: where falls are steep against the spread
+of the thresholds, the others tell little, and half the published generations give about the published error.
 """
 
 from __future__ import annotations
@@ -28,12 +32,13 @@ LEVEL_STEP = 0.05
 LEVELS = 3
 """Expected shares asked at: the target's and so many steps towards the middle of the fall."""
 LEAST_ROUNDS = 3
+"""Rounds before any direction may be done: before, what is known of all is still mostly the first guess."""
 OUT_OF_REACH = 0.99
 """Posterior mass beyond a bound at which a direction is given up."""
 UNKNOWN = 20.0
 """A posterior standard deviation of the mean score, in points, above which an answer is none."""
-HIGHEST_SHARE = 0.95
-"""Largest target as a share of the unsteered score: above it there is no fall left to find."""
+LOWEST_SHARE, HIGHEST_SHARE = 0.05, 0.95
+"""The target as a share of the unsteered score: outside of these the fall to it is not seen in scores."""
 UNSTEERED_GENERATIONS = 30
 _LEAST_LOWER = 0.01  # without a lower bound, the log grid starts at this share of the prior mean
 _DISPERSION_WEIGHT = 10.0  # scores' worth of weight of the first guess, all-or-nothing scores
@@ -43,7 +48,7 @@ _FREEDOM = 1.2  # parameters a direction effectively fits for itself
 
 
 class Pooled:
-    """Calibrator that learns one population over all directions. Memory: about 30 kB per direction.
+    """Calibrator that learns one population over all directions. Memory: about 50 kB per direction.
 
     Args:
         unsteered_score: mean score without steering, > target / 0.95; None asks for 30 unsteered generations
@@ -61,8 +66,8 @@ class Pooled:
         self._within = self._active.copy()  # the population is that of directions with a threshold within the bounds
         self._number = 0
         self._seen: list[tuple[int, int, int, float, float]] = []  # direction, boost index, n, sum q, sum q^2
-        guess = unsteered_score if unsteered_score is not None else (settings.target + 100) / 2
-        self._start(guess)
+        likely = max((settings.target + 100) / 2, settings.target / HIGHEST_SHARE)
+        self._start(likely if unsteered_score is None else unsteered_score)
         self._round = self._next(ask_unsteered=unsteered_score is None)
 
     def _start(self, unsteered: float) -> None:
@@ -114,12 +119,12 @@ class Pooled:
         for j in np.flatnonzero(self._active):
             # Rounds start at different levels in turn, so that few repeats still visit all of them.
             start = self._number * self._settings.repeats
-            turns = Counter(int(places[(start + r) % LEVELS][j]) for r in range(self._settings.repeats))
-            probes += [Probe(int(j), self._boost(i), self._number, n) for i, n in sorted(turns.items())]
+            turns = Counter(self._boost(places[(start + r) % LEVELS][j]) for r in range(self._settings.repeats))
+            probes += [Probe(int(j), boost, self._number, n) for boost, n in sorted(turns.items())]
         return Round(probes)
 
-    def _boost(self, i: int) -> float:
-        return six_digits(float(np.exp(self._grid.x[i])))
+    def _boost(self, place: float) -> float:
+        return six_digits(float(np.exp(self._grid.x[int(place)])))
 
     def _take(self, told: Round) -> None:
         for probe, scores in told.told():
@@ -141,7 +146,7 @@ class Pooled:
         target = self._settings.target
         if not self._unsteered_scores:
             return "no unsteered generation was scored, so the score to fall from is unknown"
-        unsteered = mean(sorted(self._unsteered_scores))
+        unsteered = mean(self._unsteered_scores)
         if target > HIGHEST_SHARE * unsteered:
             return f"mean score {unsteered:.0f} without steering leaves no fall to the target {target:g}"
         self._start(unsteered)

@@ -33,7 +33,8 @@ class Population:
     def __init__(self, x: Float64, mean: float, sd: float) -> None:
         variance = math.log1p((sd / mean) ** 2)
         self._x = x
-        self._guess = (math.log(mean) - variance / 2, math.sqrt(variance))
+        self._step = float(x[1] - x[0])
+        self._guess = (math.log(mean) - variance / 2, max(self._step, math.sqrt(variance)))
         self.centre, self.spread = self._guess
         self.outliers = 1 / _OUTLIER_WEIGHT
         self._width_guess = (math.log(0.35), 0.5)
@@ -84,7 +85,7 @@ class Population:
         self.outliers = (n - members + 1) / (n + _OUTLIER_WEIGHT)
         self.centre = float((per_point * self._x).sum() + _CENTRE_WEIGHT * centre) / (members + _CENTRE_WEIGHT)
         scatter = (per_point * (self._x - self.centre) ** 2).sum() + _SPREAD_WEIGHT * spread**2
-        self.spread = math.sqrt(scatter / (members + _SPREAD_WEIGHT))
+        self.spread = max(self._step, math.sqrt(scatter / (members + _SPREAD_WEIGHT)))
 
     def _learn_widths(self, likelihood: Float64) -> None:
         mass = likelihood * self._widths()
