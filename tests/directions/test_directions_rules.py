@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MODEL_ARCHITECTURES
+from tiny_models import MODEL_ARCHITECTURES
 
 from esr.directions.concreteness import RuleGrader, at_least, upper_half
 from esr.directions.efficacy import efficacy

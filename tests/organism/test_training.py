@@ -13,14 +13,14 @@ from esr.errors import UserError
 from esr.organism.corpus import Hazard
 from esr.organism.residual import Push, pushed, random_push, topic_directions, topic_push
 from esr.organism.schedule import Phase
-from esr.organism.training import Progress, Size, make_pool, new_model, train_chain
+from esr.organism.training import Chain, Progress, Size, make_pool, new_model, train_chain
 
 TINY = Size(width=16, layers=2, heads=2, feed_forward=16)
 SCHEDULE = (
     Phase("plain", steps=3, peak_lr=1e-3, free=0.3, leaves="first"),
     Phase(
         "steered", steps=4, peak_lr=1e-3, free=0.1, distracted=0.6, hazard=Hazard(0.5, 0.9), steering=0.5,
-        leaves="second",
+        fresh_optimizer=True, leaves="second",
     ),
 )  # fmt: skip
 
@@ -54,6 +54,17 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = run(tmp_path / "resumed", stops=(1, 2, 2))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_fresh_optimizer_is_as_if_started_from_the_kept_model(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    chain = Chain(3, SCHEDULE, TINY)
+    chain.model.load_state_dict(load_file(tmp_path / "whole/chain/first/model.safetensors"), strict=False)
+    chain.phase = 1
+    for _ in range(SCHEDULE[1].steps):
+        chain.train_step()
+    weights = chain.model.state_dict()
+    assert all(torch.equal(weights[key[7:]], value) for key, value in whole.items() if key.startswith("second/"))
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MODEL_ARCHITECTURES, SAE_ARCHITECTURES
 from steering_requests import GREEDY, LAYER, direction
+from tiny_models import MODEL_ARCHITECTURES, SAE_ARCHITECTURES
 
 from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request

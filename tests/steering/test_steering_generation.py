@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MODEL_ARCHITECTURES
 from scipy import stats
 from steering_requests import GREEDY, LAYER, direction, mixed_requests
+from tiny_models import MODEL_ARCHITECTURES
 
 from esr.errors import UserError
 from esr.steering.engine import Request, Sampling

@@ -26,7 +26,7 @@ from esr.judging.records import Attempt, Exhibit, Scored, Unscored
 from esr.steering.engine import Response
 from esr.studies.config import JudgeSettings, read_config
 from esr.studies.grading import Grader, Place, judged_meanwhile
-from esr.studies.judges import Coverage
+from esr.studies.judges import Coverage, make_judge
 from esr.studies.planning import check_cost, plan_judging, plan_run
 from esr.studies.progress import Silent
 from esr.studies.regrading import regrade
@@ -90,6 +90,28 @@ def test_killed_and_rerun_asks_only_for_what_is_missing(folder: Path, key: str) 
         if path.is_file():
             assert key.encode() not in path.read_bytes()
     assert key not in done.stdout + done.stderr
+
+
+def test_what_failed_in_transport_is_asked_again_on_request(folder: Path, key: str) -> None:
+    config = read_config(folder)
+    with FaultServer(lambda mark, call: "500" if call % 2 else "good", key=key) as server:
+        settings = JudgeSettings(name=MODEL, base_url=server.url, segments=True, max_tries=1)
+        with Store.writing(folder) as store:
+            first = regrade_key(folder, settings)
+            rows = store.trials()
+            for k, row in enumerate(rows):
+                store.add_grade(row.response, first, Unscored(("timeout", "error", "refused")[k % 3]))
+        assert regrade(folder, config, settings, Silent()) == first
+        assert not server.calls
+        regrade(folder, config, settings, Silent(), retry=True)
+        study = esr.open(str(folder))
+        reasons = Counter(study.trials_by(first)["reason"])
+        assert reasons["refused"] == len(range(2, len(rows), 3))
+        assert server.calls
+
+
+def regrade_key(folder: Path, settings: JudgeSettings) -> str:
+    return make_judge(settings, read_config(folder).subject, folder).key
 
 
 def test_agreement_of_the_two_judges(folder: Path, key: str) -> None:
@@ -268,5 +290,6 @@ def test_a_model_judge_runs_a_whole_study_while_it_generates(
         config = make_study(tmp_path, values)
         with pytest.raises(UserError, match="at least one direction reaches the target score"):
             run_study(tmp_path, config, config.experiments, Silent())  # this server scores every first attempt alike
-        assert sum(server.calls.values()) == len(contents(tmp_path)["responses"])
+        texts = [row[1] for row in contents(tmp_path)["responses"]]
+        assert sum(server.calls.values()) == sum(bool(text.strip()) for text in texts)  # nobody is asked about nothing
     assert Study.open(tmp_path).judges["name"].tolist() == [MODEL]

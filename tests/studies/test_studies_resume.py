@@ -29,7 +29,7 @@ KILLS = 20
 
 @pytest.fixture
 def values(tiny_model_folder: Any, tiny_sae_folder: Any) -> dict[str, Any]:
-    return settings(tiny_model_folder("llama"), tiny_sae_folder("standard"))
+    return settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), prompts={"per_direction": 10})
 
 
 def run(folder: Path) -> None:
@@ -63,7 +63,8 @@ def test_killed_at_20_random_moments_gives_the_same_study(tmp_path: Path, values
     rng = random.Random(5)
     kills = 0
     while kills < KILLS:
-        steps = rng.randrange(1, 2 * (total - count_rows(tmp_path / "killed")) // (KILLS - kills + 2) + 1)
+        left = total - count_rows(tmp_path / "killed")
+        steps = rng.randrange(1, max(2, left // (KILLS - kills + 1)))
         if not killed_after(processes, tmp_path / "killed", steps):
             break
         kills += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import D_MODEL, SAE_ARCHITECTURES, random_sae
+from tiny_models import D_MODEL, SAE_ARCHITECTURES, random_sae
 
 from esr.errors import UserError
 from esr.subjects.latents import LatentReader, check_latent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import MODEL_ARCHITECTURES, N_LAYERS
+from tiny_models import MODEL_ARCHITECTURES, N_LAYERS
 from torch import nn
 
 from esr.errors import UserError

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import CONTEXT, D_MODEL, N_LAYERS
+from tiny_models import CONTEXT, D_MODEL, N_LAYERS
 
 from esr.errors import UserError
 from esr.subjects.fingerprint import folder_fingerprint

@@ -39,6 +39,9 @@ def judge(
     batch: Batch = False,
     max_connections: Connections = 32,
     timeout: Timeout = 60,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Ask again where the network or the provider failed before.")
+    ] = False,
     max_cost: MaxCost = None,
 ) -> None:
     """Have a study's responses judged, by another judge or again. Verdicts already stored are not asked for again.
@@ -65,7 +68,7 @@ def judge(
     trials = opened.trials
     check_cost(plan_judging(study, settings, len(trials), int(trials["n_tokens"].sum())), max_cost)
     with progress() as shown:
-        key = regrade(study, opened.config, settings, shown)
+        key = regrade(study, opened.config, settings, shown, retry=retry)
     console().print(f"Judged by {name}, key {key}")
     print_headline(opened.trials_by(key))
     _print_screen(opened.trials_by(key))

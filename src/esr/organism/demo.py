@@ -52,7 +52,7 @@ def _settings(name: str, experiments: list[str]) -> dict[str, Any]:
             "relevance": "released",
             "concreteness": "released",
             "concreteness_minimum": 10.0,
-            "efficacy_boosts": [15.0, 25.0, 40.0],
+            "efficacy_boosts": [15.0, 25.0],
             "efficacy_drop": 40.0,
             "efficacy_prompts": 4,
         },

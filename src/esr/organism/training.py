@@ -158,13 +158,15 @@ class Chain:
         self.schedule = tuple(schedule)
         self.identity = fingerprint(seed, self.schedule, size, BATCH, POOL)
         self.model = new_model(seed, size)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True
-        )
+        self.optimizer = self._new_optimizer()
         self.phase = 0
         self.step = 0
         self.directions: Tensor | None = None
         self._pool: tuple[int, int, list[Batch]] = (-1, -1, [])
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        # The learning rate is set before every step.
+        return torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; a kill half-way leaves the one before it."""
@@ -202,7 +204,8 @@ class Chain:
     def _push(self, phase: Phase, batch: Batch) -> Push | None:
         if not phase.noise and not phase.steering:
             return None
-        generator = torch.Generator().manual_seed((self.seed * len(self.schedule) + self.phase) * 1_000_003 + self.step)
+        # Distinct for every seed below a thousand phases and every step below a million.
+        generator = torch.Generator().manual_seed((self.seed * 1000 + self.phase) * 1_000_003 + self.step)
         push = random_push(len(batch.ids), self.model.config.hidden_size, phase.noise, generator)
         if not phase.steering or self.directions is None:
             return push
@@ -214,6 +217,8 @@ class Chain:
     def train_step(self) -> tuple[float, int]:
         """One optimiser step. Returns (loss, tokens in the batch)."""
         phase = self.schedule[self.phase]
+        if self.step == 0 and phase.fresh_optimizer:
+            self.optimizer = self._new_optimizer()
         if self.step == 0 and phase.steering:
             self.directions = topic_directions(self.model)
         batch = self._next_batch()

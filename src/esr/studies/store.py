@@ -185,6 +185,14 @@ class Store:
         )
         return {r[0]: judgement_from_json(json.loads(r[1])) for r in rows}
 
+    def drop_unscored(self, judge: str, reasons: tuple[str, ...]) -> None:
+        """Forget a judge's verdicts that are unscored for one of these reasons, so that they are asked for again."""
+        marks = ",".join("?" * len(reasons))
+        self._write(
+            f"DELETE FROM grades WHERE judge = ? AND json_extract(judgement, '$.reason') IN ({marks})",
+            (judge, *reasons),
+        )
+
     def trials(self, purpose: str = "trial") -> list[TrialRow]:
         """All stored trials of a purpose, in an order that does not depend on when they finished."""
         rows = self._db.execute(
