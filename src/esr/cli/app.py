@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +62,19 @@ def progress() -> Iterator[Progress]:
     except KeyboardInterrupt:  # caught here, because typer would swallow it
         print("Stopped. Everything finished is stored; run the same command again to go on.", file=sys.stderr)
         sys.exit(130)
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output; NaN, which JSON does not have, becomes null."""
+    print(json.dumps(_without_nan(data), indent=2))
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and math.isnan(data) else data
 
 
 def print_headline(trials: pd.DataFrame) -> None:

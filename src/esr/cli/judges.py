@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_rows, progress
+from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_json, print_rows, progress
 from esr.errors import UserError
 
 JudgeName = Annotated[
@@ -91,7 +90,7 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
         )
     found = pairwise_agreement(judgements, seed=opened.config.seed)
     if as_json:
-        typer.echo(json.dumps([asdict(a) for a in found], indent=2, default=str))
+        print_json([asdict(a) for a in found])
         return
     rows: list[dict[str, Any]] = []
     for pair in found:
@@ -152,7 +151,7 @@ def judge_check(
         judges.append(model)
     reports = [check_judge(judge, rows) for judge in judges]
     if as_json:
-        typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
+        print_json([report.to_json() for report in reports])
         return
     for report in reports:
         console().print(check_table(report))

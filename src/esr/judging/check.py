@@ -46,7 +46,7 @@ class Rate:
         if not self.n:
             return "none"
         low, high = self.interval()
-        return f"{self.value:.2f} [{low:.2f}, {high:.2f}] {self.hits}/{self.n}"
+        return f"{self.hits}/{self.n} = {100 * self.value:.0f} %\n{100 * low:.0f} to {100 * high:.0f}"
 
 
 @dataclass(frozen=True)
@@ -241,13 +241,15 @@ def _outside(attempt: LabelledAttempt, score: float) -> float:
 
 
 def check_table(report: CheckReport) -> Table:
-    """The report as a rich table, one row per group."""
+    """The report as a rich table, one row per group; below each rate its 95 % Wilson interval.
+
+    ``off by``: median / maximum distance of a found restart's start from the true one, in characters."""
     from rich.table import Table
 
-    table = Table(title=f"judge {report.judge} ({report.key}): restarts, [95 % Wilson], hits/n")
-    for column in ("group", "responses", "recall", "precision", "explicit recall", "explicit precision",
-                   "boundary median/max", "score error", "unscored"):  # fmt: skip
-        table.add_column(column, justify="left" if column == "group" else "right")
+    table = Table(title=f"judge {report.judge} ({report.key}) on restarts", box=None, header_style="bold", padding=(0, 1))
+    for column in ("group", "n", "recall", "precision", "explicit\nrecall", "explicit\nprecision",
+                   "off by\n(chars)", "score\nerror", "unscored"):  # fmt: skip
+        table.add_column(column, justify="left" if column == "group" else "right", no_wrap=column != "unscored")
     for g in report.groups:
         boundary = "" if g.boundary_median != g.boundary_median else f"{g.boundary_median:g}/{g.boundary_max:g}"
         score = "" if g.score_error != g.score_error else f"{g.score_error:.1f}"
