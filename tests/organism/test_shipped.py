@@ -126,10 +126,11 @@ def test_topic_labels_hold_on_fresh_text(folder: Path) -> None:
     with torch.no_grad():
         activations = sae.encode(residuals.states)[:, chosen]
     names = [topic.name for topic in vocabulary().topics]
-    for column, latent in enumerate(chosen):
-        strong = activations[:, column] >= STRONG * columns["max_activation"][latent]
-        agreed = residuals.context[strong] == names.index(columns["topic"][latent])
-        assert agreed.float().mean() > 0.5
+    strong = activations >= STRONG * torch.tensor(columns["max_activation"])[chosen]
+    own = residuals.context[:, None] == torch.tensor([names.index(columns["topic"][latent]) for latent in chosen])
+    strong &= (residuals.context >= 0)[:, None]  # the first words of a question say nothing about its topic
+    assert int(strong.sum()) > 200
+    assert float(own[strong].float().mean()) > 0.6  # by chance: 0.025
 
 
 def test_lexicon_and_prompts_are_in_the_organisms_language(folder: Path) -> None:

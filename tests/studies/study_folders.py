@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import random
+import signal
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,35 @@ def contents(folder: Path) -> dict[str, list[Any]]:
         return {table: sorted(connection.execute(f"SELECT * FROM {table}")) for table in TABLES}
     finally:
         connection.close()
+
+
+def run(folder: Path) -> None:
+    """Run the study's own experiments."""
+    from esr.studies.config import read_config
+    from esr.studies.progress import Silent
+    from esr.studies.runner import run_study
+
+    config = read_config(folder)
+    run_study(folder, config, config.experiments, Silent())
+
+
+def run_killed(folder: Path, kills: int, total: int, seed: int = 5) -> None:
+    """Run a study in processes that are killed (SIGKILL) ``kills`` times, after a random number of stored rows each;
+    ``total``: rows of the whole study. The last run is not killed."""
+    processes = multiprocessing.get_context("forkserver")  # forks quickly, without the parent's threads
+    processes.set_forkserver_preload(["esr.studies.runner", "esr.judging.rule", "transformers", "sae_lens"])
+    rng = random.Random(seed)
+    for done in range(kills):
+        before = count_rows(folder)
+        rows = rng.randrange(1, max(2, (total - before) // (kills - done + 1)))
+        child = processes.Process(target=run, args=(folder,))
+        child.start()
+        while count_rows(folder) - before < rows:
+            assert child.is_alive(), f"it ended by itself after {done} kills"
+            time.sleep(0.002)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    run(folder)
 
 
 def count_rows(folder: Path) -> int:

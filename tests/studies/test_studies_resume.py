@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -14,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_folders import contents, count_rows, make_study, settings
+from study_folders import contents, count_rows, make_study, run, run_killed, settings
 
 from esr.analysis.metrics import summarise
 from esr.errors import UserError
-from esr.studies.config import read_config
-from esr.studies.progress import Silent
-from esr.studies.runner import run_study
 from esr.studies.store import Store
 from esr.studies.study import Study
 
@@ -32,44 +26,13 @@ def values(tiny_model_folder: Any, tiny_sae_folder: Any) -> dict[str, Any]:
     return settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), prompts={"per_direction": 10})
 
 
-def run(folder: Path) -> None:
-    config = read_config(folder)
-    run_study(folder, config, config.experiments, Silent())
-
-
-def killed_after(processes: Any, folder: Path, rows: int) -> bool:
-    """Run in a process of its own and kill it as soon as it has stored ``rows`` more rows; False if it ended first."""
-    before = count_rows(folder)
-    child = processes.Process(target=run, args=(folder,))
-    child.start()
-    while child.is_alive():
-        if count_rows(folder) - before >= rows:
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
-            return True
-        time.sleep(0.002)
-    assert child.exitcode == 0
-    return False
-
-
 def test_killed_at_20_random_moments_gives_the_same_study(tmp_path: Path, values: dict[str, Any]) -> None:
     make_study(tmp_path / "whole", values)
     make_study(tmp_path / "killed", {**values, "engine": {"batch_size": 7}})  # other batches, same tokens
     run(tmp_path / "whole")
     total = count_rows(tmp_path / "whole")
 
-    processes = multiprocessing.get_context("forkserver")  # forks quickly, without the parent's threads
-    processes.set_forkserver_preload(["esr.studies.runner", "esr.judging.rule", "transformers", "sae_lens"])
-    rng = random.Random(5)
-    kills = 0
-    while kills < KILLS:
-        left = total - count_rows(tmp_path / "killed")
-        steps = rng.randrange(1, max(2, left // (KILLS - kills + 1)))
-        if not killed_after(processes, tmp_path / "killed", steps):
-            break
-        kills += 1
-    assert kills == KILLS
-    run(tmp_path / "killed")
+    run_killed(tmp_path / "killed", KILLS, total)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
     whole, killed = Study.open(tmp_path / "whole"), Study.open(tmp_path / "killed")

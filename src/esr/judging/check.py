@@ -46,7 +46,7 @@ class Rate:
         if not self.n:
             return "none"
         low, high = self.interval()
-        return f"{self.hits}/{self.n} = {100 * self.value:.0f} %\n{100 * low:.0f} to {100 * high:.0f}"
+        return f"{100 * self.value:.0f} %\n{100 * low:.0f} to {100 * high:.0f}\n{self.hits} of {self.n}"
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def check_table(report: CheckReport) -> Table:
     ``off by``: median / maximum distance of a found restart's start from the true one, in characters."""
     from rich.table import Table
 
-    table = Table(title=f"judge {report.judge} ({report.key}) on restarts", box=None, header_style="bold", padding=(0, 1))
+    table = Table(title=f"judge {report.judge} ({report.key}) on restarts", box=None, header_style="bold")
     for column in ("group", "n", "recall", "precision", "explicit\nrecall", "explicit\nprecision",
                    "off by\n(chars)", "score\nerror", "unscored"):  # fmt: skip
         table.add_column(column, justify="left" if column == "group" else "right", no_wrap=column != "unscored")
