@@ -1,5 +1,5 @@
-"""Check the documentation against the tree: relative links resolve, the README's file tree names what exists, and
-nothing names a path of one machine. Run from the repository's root: python tools/check_docs.py
+"""Check the documentation against the tree: relative links resolve, and the README's file tree names what exists.
+Run from the repository's root: python tools/check_docs.py
 """
 
 from __future__ import annotations

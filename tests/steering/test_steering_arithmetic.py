@@ -129,3 +129,13 @@ def test_infinity_names_request_layer_and_boost(tiny_subject: Any) -> None:
 def test_impossible_interventions_are_refused(tiny_subject: Any, bad: Any, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("..", r"\.\.")):
         HFEngine(tiny_subject()).generate([Request("x", TEXT, (bad,), GREEDY)])
+
+
+def test_overlapping_clamps_of_one_latent_and_too_long_a_text_are_refused(tiny_subject: Any) -> None:
+    subject = tiny_subject()
+    engine = HFEngine(subject)
+    clamps = (Clamp(7, 0.0, LAYER, Schedule(end=3)), Clamp(7, 1.0, LAYER, Schedule(start=2)))
+    with pytest.raises(UserError, match=r"a latent is clamped once per position\. Got latent 7 at layer 1 twice"):
+        engine.residual(TEXT, LAYER, clamps)
+    with pytest.raises(UserError, match=f"context of {subject.context} tokens. Got {subject.context + 1}"):
+        engine.read([5] * (subject.context + 1), [0])

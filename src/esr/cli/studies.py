@@ -39,6 +39,7 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
 
     Example: esr status my-study --json
     """
+    from esr.reporting.untrusted import printable
     from esr.studies.study import Study
 
     opened = Study.open(study)
@@ -52,11 +53,12 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"progress": counts, "summary": summary}, indent=2))
         return
     for stage in opened.stages.itertuples():
-        typer.echo(f"{stage.stage}: {stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s")
+        work = f"{stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s"
+        typer.echo(f"{printable(stage.stage)}: {work}")
     for name, (done, planned) in progress.items():
-        typer.echo(f"{name}: {done} of {planned} trials judged")
+        typer.echo(f"{printable(name)}: {done} of {planned} trials judged")
     if not trials.empty:
-        print_headline(opened.trials)
+        print_headline(trials)
 
 
 @app.command()
@@ -71,6 +73,7 @@ def plan(
     """
     from dataclasses import asdict
 
+    from esr.reporting.untrusted import printable
     from esr.studies.config import read_config
     from esr.studies.planning import CHARACTERS_PER_TOKEN, plan_run
 
@@ -83,11 +86,13 @@ def plan(
     cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
     lines = [
         f"{planned.stored} responses stored, at most {planned.responses} to come.",
-        f"Judge {planned.judge}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
+        f"Judge {printable(planned.judge)}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
         f" {planned.judge_output_tokens} output tokens; {cost}.",
         f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
         " per token, no caching.",
     ]
+    if config.directions.efficacy_boosts:
+        lines.append("The efficacy gate counts as 1.5 candidates per direction; it tries more when they fail.")
     if planned.seconds is not None:
         lines.append(f"At this study's speed so far: {planned.seconds / 60:.0f} minutes.")
     for line in lines:

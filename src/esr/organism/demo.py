@@ -27,8 +27,10 @@ def make_demo(folder: Path) -> dict[str, Path]:
     for name, experiments in studies.items():
         made[name] = folder / name
         if not (made[name] / "study.toml").exists():
-            write_study(made[name], _settings(name, experiments))
+            made[name].mkdir(parents=True, exist_ok=True)
+            # first, so that a folder with a study.toml is complete whenever this is stopped
             (made[name] / "prompts.txt").write_text("\n".join(_prompts(name)) + "\n", encoding="utf-8")
+            write_study(made[name], _settings(name, experiments))
     return made
 
 

@@ -47,7 +47,7 @@ class Residuals:
 
 
 @torch.no_grad()
-def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: Hazard, steps: int = 64) -> Residuals:
+def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: Hazard, batch: int = 64) -> Residuals:
     """Run corpus text (plain and distracted) through the model until `tokens` rows are there.
 
     Rows at <bos> are left out: their norm is many times the others' and says nothing about the text.
@@ -60,7 +60,7 @@ def collect_residuals(model: LlamaForCausalLM, tokens: int, seed: int, hazard: H
     while count < tokens:
         examples = [
             distracted_example(rng, hazard) if rng.random() < DISTRACTED_SHARE else plain_example(rng)
-            for _ in range(steps)
+            for _ in range(batch)
         ]
         ids = padded([vocab.encode(example.words) for example in examples], vocab.ids[PAD])
         next_ids = cat([ids[:, 1:], torch.full((len(ids), 1), vocab.ids[PAD])], dim=1)

@@ -47,8 +47,10 @@ def _achieved(calibration: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """
     at_threshold = trials[(trials["state"] == "scored") & (trials["boost"] == trials["threshold"])]
     one = min(at_threshold["condition"].unique(), key=lambda name: (name != "incidence", name), default="")
-    scores = at_threshold[at_threshold["condition"] == one].groupby("direction")["first_score"]
+    these = at_threshold[at_threshold["condition"] == one]
+    weighted = (these["first_score"] * these["weight"]).groupby(these["direction"]).sum()
+    by_direction = these.groupby("direction")["weight"]
     frame = calibration.copy()
-    frame["achieved"] = frame["direction"].map(scores.mean()).astype(float)
-    frame["achieved_n"] = frame["direction"].map(scores.count()).fillna(0).astype(int)
+    frame["achieved"] = frame["direction"].map(weighted / by_direction.sum()).astype(float)
+    frame["achieved_n"] = frame["direction"].map(by_direction.count()).fillna(0).astype(int)
     return frame

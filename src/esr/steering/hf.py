@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from transformers import StaticCache
 
 from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request, Response, Sampling
-from esr.steering.interventions import Add, Intervention
+from esr.steering.interventions import Add, Clamp, Intervention
 from esr.steering.plan import LayerPlan, expected_positions
 from esr.steering.sampling import Sampler
 from esr.subjects.latents import check_latent
@@ -79,6 +80,12 @@ class HFEngine:
                     )
             else:
                 check_latent(i.latent, subject.require_reader().d_sae)
+        clamps = [i for i in interventions if isinstance(i, Clamp)]
+        for one, other in combinations(clamps, 2):  # both would read the same h, and their changes add up
+            if (one.latent, one.layer) == (other.latent, other.layer) and one.schedule.overlaps(other.schedule):
+                raise UserError(
+                    "a latent is clamped once per position", f"latent {one.latent} at layer {one.layer} twice"
+                )
 
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         groups: dict[tuple[int, int], list[Request]] = {}
@@ -266,6 +273,9 @@ class HFEngine:
         """The residual stream [tokens, d_model] as it leaves ``layer``, teacher-forced under the interventions."""
         if not 0 <= layer < self.subject.n_layers:
             raise UserError(f"a layer lies in 0..{self.subject.n_layers - 1}", layer)
+        if self.subject.context is not None and len(token_ids) > self.subject.context:
+            rule = f"a text fits into the model's context of {self.subject.context} tokens"
+            raise UserError(rule, len(token_ids), "Shorten it")
         self._check_interventions(interventions)
         split = len(token_ids) if prompt_length is None else prompt_length
         request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))

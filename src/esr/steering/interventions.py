@@ -86,6 +86,12 @@ class Schedule:
         high = last if self.end is None else min(last, self.end)
         return max(0, high - low)
 
+    def overlaps(self, other: Schedule) -> bool:
+        """Whether some position is covered by both."""
+        starts = [s.start for s in (self, other) if s.start is not None]
+        ends = [s.end for s in (self, other) if s.end is not None]
+        return not starts or not ends or max(starts) < min(ends)
+
 
 ALL = Schedule()
 PROMPT_ONLY = Schedule(end=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from esr.steering.engine import Request, Sampling
@@ -40,8 +41,9 @@ class Asker:
         """
         prompt = self.prompts[cell.prompt_index]
         label = "" if direction is None else direction.label
-        # replace, not format: prompts and labels may hold braces
-        asked = condition.template.replace("{label}", label).replace("{prompt}", prompt)
+        # not format, and in one pass: prompts and labels may hold braces, even {prompt}
+        words = {"{label}": label, "{prompt}": prompt}
+        asked = re.sub(r"\{label\}|\{prompt\}", lambda match: words[match.group()], condition.template)
         settings = self.config.sampling
         sampling = Sampling(
             settings.temperature,

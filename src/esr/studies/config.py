@@ -94,7 +94,8 @@ class JudgeSettings(_Section):
     """Seconds per call."""
 
 
-_TRANSPORT = {"base_url", "batch", "max_connections", "max_tries", "timeout"}  # how verdicts are fetched, not which
+TRANSPORT = {"base_url", "batch", "max_connections", "max_tries", "timeout"}
+"""Settings of the judge that say how verdicts are fetched, not which."""
 
 
 class EngineSettings(_Section):
@@ -128,7 +129,7 @@ class StudyConfig(_Section):
     def locked(self) -> dict[str, Any]:
         """The settings that determine results, as plain data: all but [engine], the list of experiments
         and how the judge is reached."""
-        return self.model_dump(mode="json", exclude={"engine": True, "experiments": True, "judge": _TRANSPORT})
+        return self.model_dump(mode="json", exclude={"engine": True, "experiments": True, "judge": TRANSPORT})
 
     def selection_key(self) -> str:
         """Hash of the settings that determine which directions are chosen."""
@@ -176,22 +177,30 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg'].removeprefix('Value error, ')}"
-            + (f" (got {e['input']!r})" if isinstance(e["input"], (str, int, float, bool)) else "")
+            + (f" (got {e['input']!r})" if _showable(e["type"], e["input"]) else "")
             for e in error.errors()
         )
         raise UserError(f"the settings in {where} are valid", wrong) from None
 
 
+def _showable(kind: str, value: Any) -> bool:
+    """Whether an error shows the value. Not that of an unknown setting: it may be somebody's API key."""
+    return kind != "extra_forbidden" and isinstance(value, (str, int, float, bool))
+
+
 def with_preset(data: dict[str, Any]) -> dict[str, Any]:
     """Fill in what a published or bundled subject supplies; what the user wrote wins."""
-    subject = dict(data.get("subject", {}))
+    sections = [data.get(name, {}) for name in ("subject", "sampling", "calibration")]
+    if not all(isinstance(section, dict) for section in sections):
+        return data  # validation names what is wrong
+    subject = dict(sections[0])
     key = subject.pop("preset", None)
     if key is None:
         return data
     from esr.subjects.published import published_subjects
 
     presets = published_subjects()
-    if key not in presets:
+    if not isinstance(key, str) or key not in presets:
         raise UserError("subject.preset names a known subject", key, f"Known: {', '.join(presets)}")
     preset = presets[key]
     defaults = {

@@ -17,6 +17,9 @@ from esr.steering.engine import Response
 from esr.studies.judges import Coverage
 from esr.studies.store import Store
 
+LEFT_OUT = Unscored("not sampled")
+"""Outside of the judge's coverage: stored as a mark only, a wider coverage puts a verdict in its place."""
+
 
 class Progress(Protocol):
     """Told how far a stage is; ``esr.studies.progress`` has implementations."""
@@ -56,16 +59,17 @@ class Grader:
     def grade(self, responses: Iterator[Response], places: Mapping[str, Place]) -> dict[str, Judgement]:
         """The verdicts of all ``responses`` by their id; those in the store are not asked for again.
 
-        ``places`` has every response that may come.
+        ``places`` has every response that may come. What a narrower coverage left out is looked at again.
         """
-        grades = self.store.grades(list(places), self.judge.key)
+        stored = self.store.grades(list(places), self.judge.key)
+        grades = {id: judgement for id, judgement in stored.items() if judgement != LEFT_OUT}
         self.progress.advance(len(grades), 0, 0)
         tokens: dict[str, int] = {}
 
         def keep(id: str, judgement: Judgement) -> None:
             self.store.add_grade(id, self.judge.key, judgement)
             grades[id] = judgement
-            unscored = isinstance(judgement, Unscored) and judgement.reason != "not sampled"
+            unscored = isinstance(judgement, Unscored) and judgement != LEFT_OUT
             self.progress.advance(1, tokens.pop(id), int(unscored))
 
         def exhibits() -> Iterator[Exhibit]:
@@ -77,7 +81,7 @@ class Grader:
                 if place.cell is None or self.coverage.weight(place.cell, place.prompt, response.text):
                     yield Exhibit(response.id, place.prompt, response.text)
                 else:
-                    keep(response.id, Unscored("not sampled"))
+                    keep(response.id, LEFT_OUT)
 
         for id, judgement in judged_meanwhile(self.judge, exhibits()):
             keep(id, judgement)
@@ -87,14 +91,21 @@ class Grader:
 def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tuple[str, Judgement]]:
     """Feed exhibits to the judge's thread as they appear; yield its verdicts as they arrive.
 
-    ``exhibits`` is consumed in the calling thread. An error of the judge is raised here.
+    ``exhibits`` is consumed in the calling thread. An error of the judge is raised here. When ``exhibits`` raises
+    (Ctrl-C, a failing engine), the judge begins nothing new, and what it had begun is yielded before the error.
     """
     inbox: queue.Queue[Exhibit | None] = queue.Queue()
     outbox: queue.Queue[tuple[str, Judgement] | BaseException | None] = queue.Queue()
 
+    stopped = threading.Event()
+
+    def drawn() -> Iterator[Exhibit]:
+        while (exhibit := inbox.get()) is not None and not stopped.is_set():
+            yield exhibit
+
     def work() -> None:
         try:
-            for verdict in judge.judge(iter(inbox.get, None)):
+            for verdict in judge.judge(drawn()):
                 outbox.put(verdict)
             outbox.put(None)
         except BaseException as error:  # handed to the calling thread, which raises it
@@ -102,6 +113,12 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
 
     thread = threading.Thread(target=work, name="judge", daemon=True)
     thread.start()
+
+    def end() -> None:
+        stopped.set()
+        inbox.put(None)
+        thread.join(timeout=60)
+
     try:
         for exhibit in exhibits:
             inbox.put(exhibit)
@@ -113,9 +130,14 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
         inbox.put(None)
         while (verdict := _verdict(outbox.get())) is not None:
             yield verdict
+    except (Exception, KeyboardInterrupt):
+        end()
+        while not outbox.empty():
+            if isinstance(item := outbox.get(), tuple):
+                yield item
+        raise
     finally:
-        inbox.put(None)
-        thread.join(timeout=60)
+        end()
 
 
 def _verdict(item: tuple[str, Judgement] | BaseException | None) -> tuple[str, Judgement] | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from esr.judging.records import Judge
 from esr.judging.screen import find_restarts
-from esr.studies.config import JudgeSettings
+from esr.studies.config import TRANSPORT, JudgeSettings
 from esr.studies.grid import content_key
+from esr.studies.store import Store
 from esr.subjects.spec import SubjectSpec
 
 
@@ -45,6 +46,16 @@ def preflight(judge: Judge) -> None:
     check = getattr(judge, "preflight", None)
     if check is not None:
         check()
+
+
+def record_judge(store: Store, judge: Judge, settings: JudgeSettings) -> None:
+    """Note that a judge works on the study, and what it is given. The widest coverage so far stands: its verdicts are
+    there. How the judge is reached is not stored, an address may hold a password."""
+    before = store.record("judge", judge.key)
+    if before is not None and Coverage.of(JudgeSettings(**before["settings"])).share >= Coverage.of(settings).share:
+        return
+    plain = settings.model_dump(mode="json", exclude=TRANSPORT)
+    store.set_record("judge", judge.key, {"name": judge.name, "settings": plain})
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def _value(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, str):
-        return json.dumps(value)  # JSON's escapes are a subset of a TOML basic string's
+        # JSON's escapes are TOML's, but for surrogate pairs, so nothing is escaped that need not be
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value)

@@ -22,7 +22,8 @@ from esr.studies.config import StudyConfig
 from esr.studies.experiments import experiment
 from esr.studies.grading import Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
-from esr.studies.judges import Coverage, make_judge, preflight
+from esr.studies.judges import Coverage, make_judge, preflight, record_judge
+from esr.studies.lock import hold_files, hold_settings, is_locked
 from esr.studies.measure import Measurer, Task
 from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
@@ -43,16 +44,18 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
     judge = make_judge(config.judge, config.subject, folder)
     preflight(judge)
     with Store.writing(folder) as store:
-        check_settings(store, config)
+        hold_settings(store, config)
         transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
         subject = load_subject(config.subject)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
         _check_requests(asker, conditions)
-        _check_fingerprint(store, subject, prompts)
+        hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
+        hold_files(store, hashes | candidates.hashes)
+        _hold_provenance(store, subject)
         engine = HFEngine(subject, config.engine.batch_size)
-        store.set_record("judge", judge.key, {"name": judge.name, "settings": config.judge.model_dump(mode="json")})
+        record_judge(store, judge, config.judge)
         grader = Grader(store, judge, progress, Coverage.of(config.judge))
         measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
         progress.end()
@@ -69,38 +72,6 @@ def _conditions(experiments: Sequence[str]) -> list[Condition]:
     return list(conditions.values())
 
 
-def check_settings(store: Store, config: StudyConfig) -> None:
-    """Settings are fixed once thresholds are known; until then a new value costs at most the selection done again, as
-    everything is keyed by what produced it. Raises UserError that shows every difference."""
-    now = config.locked()
-    stored = store.meta("settings")
-    if stored is None or store.record("calibration", "all") is None:
-        store.set_meta("settings", json.dumps(now, sort_keys=True))
-        return
-    before, after = _flat(json.loads(stored)), _flat(now)
-    changed = [
-        f"{name}: {before.get(name, '(not set)')} -> {after.get(name, '(not set)')}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    ]
-    if changed:
-        raise UserError(
-            "the settings of a study that has results do not change",
-            "; ".join(changed),
-            "Put them back, or start a new study in another folder",
-        )
-
-
-def _flat(data: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(data, dict):
-        return {prefix: data}
-    return {
-        name: value
-        for key, child in data.items()
-        for name, value in _flat(child, f"{prefix}.{key}".lstrip(".")).items()
-    }
-
-
 def _check_requests(asker: Asker, conditions: list[Condition]) -> None:
     """Every prompt fits under every condition, before anything is generated."""
     engine = HFEngine(asker.subject)
@@ -109,29 +80,20 @@ def _check_requests(asker: Asker, conditions: list[Condition]) -> None:
             engine.check(asker.task("trial", condition, Cell(0, prompt, 0), None, 0.0).request)
 
 
-def _check_fingerprint(store: Store, subject: Subject, prompts: Sequence[str]) -> None:
-    found = {"weights": subject.fingerprint, "prompts": content_key(list(prompts))}
-    for name, value in found.items():
-        stored = store.meta(f"fingerprint {name}")
-        if stored is None:
-            store.set_meta(f"fingerprint {name}", value)
-        elif stored != value:
-            raise UserError(
-                f"the {name} of a study that has results do not change",
-                f"{stored} before, {value} now",
-                "Start a new study in another folder",
-            )
-    if store.meta("provenance") is None:
-        provenance = {p: version(p) for p in _PACKAGES}
-        provenance |= {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": str(subject.device),
-            "dtype": subject.spec.dtype,
-            "weights": subject.fingerprint,
-            "subject": subject.spec.digest(),
-        }
-        store.set_meta("provenance", json.dumps(provenance))
+def _hold_provenance(store: Store, subject: Subject) -> None:
+    """Store what the study is computed with, until its thresholds are known."""
+    if is_locked(store):
+        return
+    provenance = {p: version(p) for p in _PACKAGES}
+    provenance |= {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(subject.device),
+        "dtype": subject.spec.dtype,
+        "weights": subject.fingerprint,
+        "subject": subject.spec.digest(),
+    }
+    store.set_meta("provenance", json.dumps(provenance))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from esr.errors import UserError
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
 from esr.studies.conditions import Condition
-from esr.studies.grid import Cell, draw_cells, generator
+from esr.studies.grid import Cell, content_key, draw_cells, generator
 from esr.studies.measure import Measured, Measurer
 from esr.subjects.latents import check_latent
 
@@ -94,6 +94,13 @@ class Candidates:
             self.ids = list(range(subject.require_reader().d_sae))
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """What the settings name but do not hold: the numbers of a vectors file. Latents are part of the weights."""
+        if self._vectors is None:
+            return {}
+        return {"vectors": content_key([(d.id, d.digest) for d in map(self.direction, self.ids)])}
+
+    @property
     def are_latents(self) -> bool:
         """Whether candidates are SAE latents, so that relevance can be read."""
         return self._vectors is None
@@ -148,7 +155,13 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
         keep("dead", "decoder row of length 0", {i for i in left if norms[i] > 0})
     concreteness: dict[int, float] = {}
     if settings.concreteness != "none":
-        grades = RuleGrader().grade([candidates.label(i) for i in left])
+        labels = [candidates.label(i) for i in left]
+        if not any(labels):
+            raise UserError(
+                "concreteness is graded from labels", f"none for {len(left)} candidates",
+                'Set subject.labels, or concreteness = "none"',
+            )  # fmt: skip
+        grades = RuleGrader().grade(labels)
         concreteness = dict(zip(left, grades, strict=True))
         if settings.concreteness == "paper":
             keep("concreteness", "upper half by label (paper)", upper_half(concreteness))
@@ -161,10 +174,9 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
             )
     if settings.relevance != "none" and candidates.are_latents:
         keep("relevance", *_relevance(asker, measurer, baseline))
-    vectors = np.stack([candidates.direction(i).vector for i in left])
-    words = restart_token_ids(asker.subject)
-    promotion = dict(zip(left, restart_promotion(asker.subject, vectors, words).tolist(), strict=True))
+    promotion: dict[int, float] = {}
     if settings.exclude_promoted:
+        promotion = _promotion(asker, candidates, left)
         kept = {i for i in left if promotion[i] < PROMOTED_AT}
         keep("promotion", f"raises restart words by {PROMOTED_AT:g} sd or more", kept)
 
@@ -187,6 +199,7 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
         passed = order[: settings.count]
     unsampled = exclusions[-1].left - len(passed) if exclusions else len(left) - len(passed)
     exclusions.append(Exclusion("sample", f"{settings.count} asked for", unsampled, len(passed)))
+    promotion = promotion or _promotion(asker, candidates, passed)
     chosen = tuple(
         Chosen(
             id=candidates.direction(i).id,
@@ -200,6 +213,12 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
         for i in passed
     )
     return Selection(chosen, tuple(exclusions), unsteered)
+
+
+def _promotion(asker: Asker, candidates: Candidates, wanted: list[int]) -> dict[int, float]:
+    vectors = np.stack([candidates.direction(i).vector for i in wanted])
+    found = restart_promotion(asker.subject, vectors, restart_token_ids(asker.subject))
+    return dict(zip(wanted, found.tolist(), strict=True))
 
 
 def _listed(boosts: tuple[float, ...]) -> str:

@@ -130,6 +130,10 @@ class Store:
             (kind, key, json.dumps(value)),
         )
 
+    def forget(self, kind: str) -> None:
+        """Remove all stored records of a kind."""
+        self._write("DELETE FROM records WHERE kind = ?", (kind,))
+
     # ---- responses, trials, grades
 
     def add_trials(self, rows: list[TrialRow]) -> None:
@@ -167,9 +171,10 @@ class Store:
         )
 
     def add_grade(self, response: str, judge: str, judgement: Judgement) -> None:
-        """Store a judge's verdict."""
+        """Store a judge's verdict. One that is stored stays, unless it only says that nobody was asked."""
         self._write(
-            "INSERT OR IGNORE INTO grades VALUES (?, ?, ?)",
+            "INSERT INTO grades VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET judgement = excluded.judgement"
+            " WHERE json_extract(grades.judgement, '$.reason') = 'not sampled'",
             (response, judge, json.dumps(judgement.to_json())),
         )
 
@@ -249,7 +254,7 @@ def _clear_errors(folder: Path) -> Iterator[None]:
                 "the study's folder is writable",
                 "Change its permissions or copy the study elsewhere",
             )
-        elif "not a database" in message or "malformed" in message:
+        elif any(sign in message for sign in ("not a database", "malformed", "no such table")):
             rule, remedy = "study.sqlite is an intact study file", "Restore it from a copy"
         else:
             raise

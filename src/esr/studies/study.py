@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from esr.judging.screen import find_restarts
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
 from esr.studies.config import JudgeSettings, StudyConfig, read_config
+from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
+from esr.studies.lock import check_settings
 from esr.studies.selecting import Chosen, Exclusion, Selection
 from esr.studies.store import Store
 from esr.subjects.spec import ORGANISMS
@@ -33,9 +36,13 @@ class Study:
 
     @classmethod
     def open(cls, folder: str | Path) -> Study:
-        """Raises UserError when the folder holds no valid study."""
+        """Raises UserError when the folder holds no valid study, or settings that are not those of its results."""
         path = Path(folder)
-        return cls(path, read_config(path))
+        config = read_config(path)
+        if (path / "study.sqlite").exists():
+            with Store.reading(path) as store:
+                check_settings(store, config)
+        return cls(path, config)
 
     @property
     def is_organism(self) -> bool:
@@ -56,6 +63,8 @@ class Study:
             responses = store.responses(keys)
             grades = store.grades(keys, judge_key)
             judge = store.record("judge", judge_key)
+        if not rows:
+            return _frame([])
         if judge is None:
             raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
         coverage = Coverage.of(JudgeSettings(**judge["settings"]))
@@ -64,7 +73,7 @@ class Study:
         records = []
         for row in rows:
             response, judgement = responses.get(row.response), grades.get(row.response)
-            if response is None or judgement is None:
+            if response is None or judgement is None or judgement == LEFT_OUT:
                 continue
             weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response.text)
             if not weight:
@@ -103,26 +112,36 @@ class Study:
         with Store.reading(self.folder) as store:
             keys = sorted({r.response for r in store.trials()})
             found = store.records("judge")
-            rows = [{"key": k, "name": v["name"], "judged": len(store.grades(keys, k))} for k, v in found.items()]
+            grades = {key: store.grades(keys, key).values() for key in found}
+        rows = [
+            {"key": key, "name": judge["name"], "judged": sum(grade != LEFT_OUT for grade in grades[key])}
+            for key, judge in found.items()
+        ]
         return pd.DataFrame(rows, columns=["key", "name", "judged"])
 
     @property
     def judgements(self) -> pd.DataFrame:
-        """One row per trial and judge, for ``esr.judging.agreement``: response, judge, judgement, direction, weight."""
+        """One row per trial and judge, for ``esr.judging.agreement``: response, judge, judgement, direction, weight.
+
+        Judges of one name (another rubric, segments) are told apart by the beginning of their keys.
+        """
         frames = []
         with Store.reading(self.folder) as store:
             rows = store.trials()
-            for key, judge in store.records("judge").items():
+            judges = store.records("judge")
+            names = Counter(judge["name"] for judge in judges.values())
+            for key, judge in judges.items():
+                name = judge["name"] if names[judge["name"]] == 1 else f"{judge['name']} {key[-16:][:6]}"
                 coverage = Coverage.of(JudgeSettings(**judge["settings"]))
                 responses = store.responses([r.response for r in rows])
                 grades = store.grades([r.response for r in rows], key)
                 for row in rows:
-                    if row.response not in grades:
+                    if grades.get(row.response, LEFT_OUT) == LEFT_OUT:
                         continue
                     place = (row.direction, row.prompt_index, row.seed)
                     weight = coverage.weight(place, row.prompt, responses[row.response].text)
                     if weight:
-                        frames.append((row.key, judge["name"], grades[row.response], row.direction, weight))
+                        frames.append((row.key, name, grades[row.response], row.direction, weight))
         return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
 
     @property
@@ -156,7 +175,7 @@ class Study:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, device, hashes of subject and settings, as they were when the study first ran."""
+        """Versions, device, hashes of subject and settings, as they were when the thresholds were searched for."""
         with Store.reading(self.folder) as store:
             data: dict[str, Any] = json.loads(store.meta("provenance") or "{}")
         return data | {"settings": self.config.digest(), "judge": self.judge_key}

@@ -162,7 +162,7 @@ def _organism(name: str) -> PresetSubject:
         d_model=128,
         d_sae=1024,
         parameters=992_640,
-        temperature=0.7,
+        temperature=0.6,
         repetition_penalty=1.0,
         max_new_tokens=120,
         prior_mean=20.0,
