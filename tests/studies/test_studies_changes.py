@@ -73,11 +73,13 @@ def test_the_widest_coverage_of_a_judge_stands_and_no_address_is_stored(folder: 
     whole = len(esr.open(str(folder)).trials)
     judge = Counting()
     with Store.writing(folder) as store:
-        record_judge(store, judge, JudgeSettings(name="m", cover="screened", base_url="https://u:secret@host"))
-        assert Coverage.of(JudgeSettings(**store.record("judge", judge.key)["settings"])).share == 0.25
-        record_judge(store, judge, JudgeSettings(name="m"))
-        record_judge(store, judge, JudgeSettings(name="m", cover="screened"))
-        assert Coverage.of(JudgeSettings(**store.record("judge", judge.key)["settings"])).share == 1
+        for settings, share in (
+            (JudgeSettings(name="m", cover="screened", base_url="https://u:secret@host"), 0.25),
+            (JudgeSettings(name="m"), 1),
+            (JudgeSettings(name="m", cover="screened"), 1),
+        ):
+            record_judge(store, judge, settings, Coverage.of(settings))
+            assert Coverage.recorded(store.record("judge", judge.key)).share == share
     assert len(esr.open(str(folder)).trials) == whole
     assert all(b"secret" not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 

@@ -29,7 +29,7 @@ from esr.studies.grading import Grader, Place, judged_meanwhile
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.planning import check_cost, plan_judging, plan_run
 from esr.studies.progress import Silent
-from esr.studies.regrading import regrade
+from esr.studies.regrading import prepare, regrade
 from esr.studies.runner import run_study
 from esr.studies.store import Store
 from esr.studies.study import Study
@@ -101,9 +101,9 @@ def test_what_failed_in_transport_is_asked_again_on_request(folder: Path, key: s
             rows = store.trials()
             for k, row in enumerate(rows):
                 store.add_grade(row.response, first, Unscored(("timeout", "error", "refused")[k % 3]))
-        assert regrade(folder, config, settings, Silent()) == first
+        assert regrade(prepare(folder, config, settings), Silent()) == first
         assert not server.calls
-        regrade(folder, config, settings, Silent(), retry=True)
+        regrade(prepare(folder, config, settings, retry=True), Silent())
         study = esr.open(str(folder))
         reasons = Counter(study.trials_by(first)["reason"])
         assert reasons["refused"] == len(range(2, len(rows), 3))
@@ -116,14 +116,41 @@ def regrade_key(folder: Path, settings: JudgeSettings) -> str:
 
 def test_agreement_of_the_two_judges(folder: Path, key: str) -> None:
     with FaultServer(lambda mark, call: "good", key=key) as server:
-        regrade(folder, read_config(folder), JudgeSettings(name=MODEL, base_url=server.url), Silent())
+        regrade(prepare(folder, read_config(folder), JudgeSettings(name=MODEL, base_url=server.url)), Silent())
     out = subprocess.run(
         [sys.executable, "-m", "esr.cli", "agreement", str(folder), "--json"], capture_output=True, text=True
     )
     assert out.returncode == 0, out.stderr
-    (pair,) = json.loads(out.stdout)
-    assert set(pair["judges"]) == {"rule", MODEL}
+    pair = next(pair for pair in json.loads(out.stdout) if "rule" in pair["judges"])
+    assert any(name.startswith(MODEL) for name in pair["judges"])
     assert 0 <= pair["raw"]["value"] <= 1
+
+
+def test_a_stratified_sample_keeps_every_restart_and_counts_for_all(folder: Path, key: str) -> None:
+    study = esr.open(str(folder))
+    own = study.trials
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        out = subprocess.run(
+            command(folder, server, "--sample", "6", "--rubric", str(rubric(folder)), "--max-connections", "3"),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert out.returncode == 0, out.stderr
+        multi = int(own["multi_attempt"].sum())
+        assert sum(server.calls.values()) <= multi + 6
+    newest = study.judges["key"].iloc[-1]
+    sampled = study.trials_by(newest)
+    assert len(sampled) == multi + 6
+    assert sampled["weight"].sum() == pytest.approx(len(own))
+    assert "Restart screen beside the judge" in out.stdout
+
+
+def rubric(folder: Path) -> Path:
+    """Another rubric makes another judge."""
+    from importlib.resources import files
+
+    path = folder / "rubric.md"
+    path.write_text(files("esr.judging").joinpath("rubric.md").read_text(encoding="utf-8") + "\nBe strict.\n")
+    return path
 
 
 def test_agreement_needs_two_judges(tmp_path: Path, folder: Path) -> None:
@@ -197,17 +224,21 @@ def _stages(folder: Path) -> list[tuple[str, float, int, int]]:
         return store.stages()
 
 
+def said(text: str) -> Response:
+    return Response("r", (1,), text, "stop", 0)
+
+
 def test_coverage_is_by_place_and_weighted() -> None:
     coverage = Coverage(share=0.25)
     restart = (
         "The tram leaves platform four, a red tram, at noon. Wait, that is not right. Let me start over."
         " Heat the water in a pan and lower the egg into it."
     )
-    assert coverage.weight(("d", 0, 1), "How do I boil an egg?", restart) == 1
-    weights = [coverage.weight(("d", 0, seed), "How do I boil an egg?", "Heat the pan.") for seed in range(4000)]
+    assert coverage.weight(("d", 0, 1), "How do I boil an egg?", said(restart)) == 1
+    weights = [coverage.weight(("d", 0, seed), "How do I boil an egg?", said("Heat the pan.")) for seed in range(4000)]
     assert set(weights) == {0.0, 4.0}
     assert np.mean(weights) == pytest.approx(1, abs=0.11)  # unbiased: 4 standard errors
-    assert Coverage().weight(("d", 0, 1), "", "") == 1
+    assert Coverage().weight(("d", 0, 1), "", said("")) == 1
 
 
 def test_a_sample_estimates_the_whole(tmp_path: Path) -> None:

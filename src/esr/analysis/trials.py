@@ -37,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "screened": "the phrase screen finds a restart (bool): a cheap second opinion beside the judge's",
     "promoted": "the direction itself promotes restart words: a confound (bool)",
     "weight": "how many responses of the study the row stands for; 1 unless only a sample was judged (float)",
+    "segments": "scores 0-100 of the thirds of the response, where the judge was asked for them; else empty (list)",
     "attempts": "list of esr.judging.records.Attempt; empty when unscored",
 }
 

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from esr.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
     from esr.studies.grading import Progress
+    from esr.studies.planning import Plan
 
 app = typer.Typer(
     help="Measure endogenous steering resistance: does a language model notice that it is steered off topic, say so,"
@@ -38,6 +41,22 @@ def fail(message: str, code: int) -> NoReturn:
 
     print(f"Error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
+    """Ask before judging may cost more than ``max_cost`` dollars; where nobody can be asked, raise UserError."""
+    import click
+
+    from esr.studies.planning import check_cost
+
+    try:
+        check_cost(plan, max_cost)
+    except UserError as error:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise
+        console().print(str(error))
+        if not click.confirm("Go on all the same?"):
+            sys.exit(2)
 
 
 def console() -> Console:

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_json, print_rows, progress
+from esr.cli.app import (
+    AsJson,
+    MaxCost,
+    StudyFolder,
+    agree_on_cost,
+    app,
+    console,
+    print_headline,
+    print_json,
+    print_rows,
+    progress,
+)
 from esr.errors import UserError
 
 JudgeName = Annotated[
@@ -34,6 +45,12 @@ def judge(
             min=0.001, max=1, help="Judge responses with a restart phrase and this share of the others; reweighted."
         ),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Judge what the study's own judge found multi-attempt and so many others; reweighted."
+        ),
+    ] = None,
     base_url: BaseUrl = None,
     batch: Batch = False,
     max_connections: Connections = 32,
@@ -47,11 +64,15 @@ def judge(
 
     Example: esr judge my-study --judge anthropic/claude-haiku-4-5 --max-cost 5
     """
+    from esr.analysis.notes import implicit_notes, screen_note
+    from esr.reporting.untrusted import printable
     from esr.studies.config import JudgeSettings
-    from esr.studies.planning import check_cost, plan_judging
-    from esr.studies.regrading import regrade
+    from esr.studies.planning import plan_judging
+    from esr.studies.regrading import prepare, regrade
     from esr.studies.study import Study
 
+    if screened is not None and sample is not None:
+        raise UserError("a judge is given --screened or --sample", "both")
     opened = Study.open(study)
     settings = JudgeSettings(
         name=name,
@@ -64,13 +85,15 @@ def judge(
         max_connections=max_connections,
         timeout=timeout,
     )
-    trials = opened.trials
-    check_cost(plan_judging(study, settings, len(trials), int(trials["n_tokens"].sum())), max_cost)
+    work = prepare(study, opened.config, settings, retry=retry, sample=sample)
+    agree_on_cost(plan_judging(study, settings, len(work.missing), work.tokens), max_cost)
     with progress() as shown:
-        key = regrade(study, opened.config, settings, shown, retry=retry)
-    console().print(f"Judged by {name}, key {key}")
-    print_headline(opened.trials_by(key))
-    _print_screen(opened.trials_by(key))
+        key = regrade(work, shown)
+    trials = opened.trials_by(key)
+    console().print(printable(f"Judged by {name}, key {key}"))
+    print_headline(trials)
+    for note in (screen_note(trials), *implicit_notes(trials)):
+        console().print(printable(note))
 
 
 @app.command()
@@ -80,6 +103,7 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
     Example: esr agreement my-study
     """
     from esr.judging.agreement import pairwise_agreement
+    from esr.reporting.untrusted import printable
     from esr.studies.study import Study
 
     opened = Study.open(study)
@@ -107,10 +131,11 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
             interval = f"{field.low:.3g} to {field.high:.3g}"
             rows.append({"judges": " / ".join(pair.judges), "agreement": title, "value": f"{field.value:.3g}",
                          "95 % interval": interval, "n": field.n})  # fmt: skip
-        console().print(
+        summary = (
             f"{' / '.join(pair.judges)}: {pair.n} responses of {pair.directions} directions scored by both;"
             f" unscored {pair.unscored[0]} / {pair.unscored[1]}; multi-attempt {pair.multi[0]} / {pair.multi[1]}"
         )
+        console().print(printable(summary))
     print_rows(rows)
 
 
@@ -136,6 +161,7 @@ def judge_check(
     from esr.judging.labelled import load_labelled
     from esr.judging.records import Judge
     from esr.judging.rule import RuleJudge
+    from esr.reporting.untrusted import printable
     from esr.studies.judges import preflight
 
     rows = load_labelled(labelled)
@@ -158,19 +184,8 @@ def judge_check(
     for judge_used in judges:
         usage = getattr(judge_used, "usage", None)
         if usage is not None:
-            console().print(
+            said = (
                 f"{judge_used.name}: {usage.calls} calls, {usage.input_tokens} input tokens"
                 f" ({usage.cached_tokens} cached), {usage.output_tokens} output tokens"
             )
-
-
-def _print_screen(trials: Any) -> None:
-    """How the restart screen and the judge disagree."""
-    scored = trials[trials["state"] == "scored"]
-    both = int((scored["screened"] & scored["multi_attempt"]).sum())
-    screen_only = int((scored["screened"] & ~scored["multi_attempt"]).sum())
-    judge_only = int((~scored["screened"] & scored["multi_attempt"]).sum())
-    console().print(
-        f"Restart screen beside the judge: both {both}, screen only {screen_only}, judge only {judge_only},"
-        f" neither {len(scored) - both - screen_only - judge_only} of {len(scored)} scored responses"
-    )
+            console().print(printable(said))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from esr.cli.app import AsJson, MaxCost, StudyFolder, app, console, print_headline, print_rows, progress
+from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, console, print_headline, print_rows, progress
 
 
 @app.command()
@@ -143,12 +143,12 @@ def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None
     """Run, with a display of progress."""
     from esr.studies.config import read_config
     from esr.studies.experiments import experiment
-    from esr.studies.planning import check_cost, plan_run
+    from esr.studies.planning import plan_run
 
     for key in keys:
         experiment(key)
     config = read_config(folder)
-    check_cost(plan_run(folder, config, keys), max_cost)
+    agree_on_cost(plan_run(folder, config, keys), max_cost)
     with progress() as shown:
         from esr.studies.runner import run_study
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from esr.errors import UserError
 from esr.judging.records import EXPLICIT_KINDS, Judgement, Scored
 
 Floats = NDArray[np.float64]
+Id = TypeVar("Id", bound=Hashable)
 
 COLUMNS = ("response", "judge", "judgement", "direction")
 
@@ -257,7 +259,7 @@ class _Bootstrap:
         return Estimate(value, float(low), float(high), len(x))
 
 
-def stratified_sample(multi: Mapping[Hashable, bool], *, rest: int, seed: int) -> dict[Hashable, float]:
+def stratified_sample(multi: Mapping[Id, bool], *, rest: int, seed: int) -> dict[Id, float]:
     """Which responses to give to a second judge, and with what weight they then count.
 
     ``multi``: for each response, whether the first judge found it multi-attempt. All of those are kept, with
@@ -266,7 +268,7 @@ def stratified_sample(multi: Mapping[Hashable, bool], *, rest: int, seed: int) -
     """
     if rest < 1:
         raise UserError("the sample has at least one response without restart", rest)
-    kept: dict[Hashable, float] = {id: 1.0 for id, m in multi.items() if m}
+    kept: dict[Id, float] = {id: 1.0 for id, m in multi.items() if m}
     others = [id for id, m in multi.items() if not m]
     if len(others) <= rest:
         return kept | dict.fromkeys(others, 1.0)

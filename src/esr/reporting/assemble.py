@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from esr.analysis.notes import implicit_notes, screen_note
 from esr.errors import UserError
 from esr.reporting.report import render_report
 from esr.reporting.view import StudyView
@@ -37,6 +38,7 @@ def view_of(study: Study) -> StudyView:
         is_organism=study.is_organism,
         target=study.config.calibration.target,
         seed=study.config.seed,
+        notes=(screen_note(trials), *implicit_notes(trials)),
     )
 
 

@@ -62,6 +62,8 @@ class StudyView:
     """Mean first score that calibration aimed at, 0-100."""
     seed: int = 0
     """Seeds the bootstrap and the permutations."""
+    notes: tuple[str, ...] = ()
+    """Sentences shown below the headline table."""
     published: tuple[PublishedFigure, ...] = field(default=())
     """Never for an organism."""
 

@@ -279,14 +279,11 @@ class HFEngine:
         self._check_interventions(interventions)
         split = len(token_ids) if prompt_length is None else prompt_length
         request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        rows = self._with_filler([request])
-        ids = torch.full((len(rows), len(token_ids)), self._pad_id)
-        ids[0] = torch.tensor(list(token_ids))
-        positions = (torch.arange(len(token_ids)) - split).repeat(len(rows), 1)
-        valid = torch.zeros_like(ids, dtype=torch.bool)
-        valid[0] = True
+        ids = torch.tensor([list(token_ids)])
+        positions = torch.arange(len(token_ids)).unsqueeze(0) - split
+        valid = torch.ones_like(ids, dtype=torch.bool)
         device = self.subject.device
-        plans = self._plans(rows)
+        plans = self._plans([request])
         captured = self._capture(ids.to(device), layer, plans, positions.to(device), valid.to(device))[0]
         changed = {at: int(plan.counts[0]) for at, plan in plans.items()}
         _check_counts(request, changed, len(token_ids) - split)

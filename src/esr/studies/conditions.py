@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from esr.errors import UserError
 from esr.steering.interventions import ALL, ClampReads, Schedule
@@ -28,7 +27,3 @@ class Condition:
     def __post_init__(self) -> None:
         if "{prompt}" not in self.template:
             raise UserError("a condition's template contains {prompt}", self.template)
-
-    def describe(self) -> dict[str, Any]:
-        """All fields as plain data, for keys and reports."""
-        return asdict(self)

@@ -78,7 +78,7 @@ class Grader:
                     continue
                 place = places[response.id]
                 tokens[response.id] = len(response.token_ids)
-                if place.cell is None or self.coverage.weight(place.cell, place.prompt, response.text):
+                if place.cell is None or self.coverage.weight(place.cell, place.prompt, response):
                     yield Exhibit(response.id, place.prompt, response.text)
                 else:
                     keep(response.id, LEFT_OUT)

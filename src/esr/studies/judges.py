@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from esr.judging.records import Judge
 from esr.judging.screen import find_restarts
+from esr.steering.engine import Response
 from esr.studies.config import TRANSPORT, JudgeSettings
 from esr.studies.grid import content_key
 from esr.studies.store import Store
@@ -48,14 +51,15 @@ def preflight(judge: Judge) -> None:
         check()
 
 
-def record_judge(store: Store, judge: Judge, settings: JudgeSettings) -> None:
+def record_judge(store: Store, judge: Judge, settings: JudgeSettings, coverage: Coverage) -> None:
     """Note that a judge works on the study, and what it is given. The widest coverage so far stands: its verdicts are
     there. How the judge is reached is not stored, an address may hold a password."""
     before = store.record("judge", judge.key)
-    if before is not None and Coverage.of(JudgeSettings(**before["settings"])).share >= Coverage.of(settings).share:
+    if before is not None and Coverage.recorded(before).width >= coverage.width:
         return
     plain = settings.model_dump(mode="json", exclude=TRANSPORT)
-    store.set_record("judge", judge.key, {"name": judge.name, "settings": plain})
+    weights = None if coverage.sample is None else dict(coverage.sample)
+    store.set_record("judge", judge.key, {"name": judge.name, "settings": plain, "sample": weights})
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,32 @@ class Coverage:
     """
 
     share: float = 1.0
+    sample: Mapping[str, float] | None = None
+    """A sample drawn beforehand instead (``esr.judging.agreement.stratified_sample``): response key to weight."""
 
     @classmethod
     def of(cls, settings: JudgeSettings) -> Coverage:
         """The coverage of the judge's settings."""
         return cls(settings.cover_share if settings.cover == "screened" else 1.0)
 
-    def weight(self, place: tuple[str, int, int], prompt: str, text: str) -> float:
+    @classmethod
+    def recorded(cls, record: dict[str, Any]) -> Coverage:
+        """The coverage in a judge's record in the store."""
+        return cls(cls.of(JudgeSettings(**record["settings"])).share, record.get("sample"))
+
+    @property
+    def width(self) -> float:
+        """Orders coverages: a drawn sample is narrower than a screen, a screen than everything."""
+        return self.share if self.sample is None else 0.0
+
+    def weight(self, place: tuple[str, int, int], prompt: str, response: Response) -> float:
         """How many responses this one stands for: 1 when screened, 1 / share when drawn, 0 when it is not judged.
 
-        place: (direction, prompt_index, seed).
+        place: (direction, prompt_index, seed); the response's id is its key in the store.
         """
+        if self.sample is not None:
+            return self.sample.get(response.id, 0.0)
+        text = response.text
         if self.share >= 1 or find_restarts(text, prompt):
             return 1.0
         drawn = int(content_key("coverage", place)[:13], 16) / 16**13

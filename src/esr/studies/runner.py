@@ -11,6 +11,7 @@ from pathlib import Path
 
 import transformers
 
+from esr.directions.concreteness import ConcretenessGrader
 from esr.errors import UserError
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Direction
@@ -33,8 +34,14 @@ from esr.subjects.loading import Subject, load_subject
 _PACKAGES = ("esr", "torch", "transformers", "sae-lens", "numpy")
 
 
-def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], progress: Progress) -> None:
-    """Do what is missing of the experiments; what is stored is kept.
+def run_study(
+    folder: Path,
+    config: StudyConfig,
+    experiments: Sequence[str],
+    progress: Progress,
+    concreteness: ConcretenessGrader | None = None,
+) -> None:
+    """Do what is missing of the experiments; what is stored is kept. ``concreteness`` grades labels; default: by rule.
 
     Raises UserError for everything the user can put right, before any generation where it can be known before:
     unknown experiments, prompts, judge, a subject that does not fit together, settings that changed.
@@ -55,18 +62,20 @@ def run_study(folder: Path, config: StudyConfig, experiments: Sequence[str], pro
         hold_files(store, hashes | candidates.hashes)
         _hold_provenance(store, subject)
         engine = HFEngine(subject, config.engine.batch_size)
-        record_judge(store, judge, config.judge)
-        grader = Grader(store, judge, progress, Coverage.of(config.judge))
+        coverage = Coverage.of(config.judge)
+        record_judge(store, judge, config.judge, coverage)
+        grader = Grader(store, judge, progress, coverage)
         measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
         progress.end()
-        _Run(candidates, asker, measurer, conditions, progress).all()
+        _Run(candidates, asker, measurer, conditions, progress, concreteness).all()
 
 
 def _conditions(experiments: Sequence[str]) -> list[Condition]:
     conditions: dict[str, Condition] = {}
     for key in experiments:
         for condition in experiment(key).conditions():
-            conditions[condition.name] = condition
+            if conditions.setdefault(condition.name, condition) != condition:
+                raise UserError("conditions of one run have their own names", f"two of {condition.name}")
     if not conditions:
         raise UserError("a run has at least one experiment", None)
     return list(conditions.values())
@@ -103,6 +112,7 @@ class _Run:
     measurer: Measurer
     conditions: list[Condition]
     progress: Progress
+    concreteness: ConcretenessGrader | None
 
     def all(self) -> None:
         selection = self._selection()
@@ -119,7 +129,7 @@ class _Run:
         tasks = baseline_tasks(self.asker)
         self.progress.start("directions", len(tasks))
         baseline = self.measurer.measure("directions", tasks)
-        selection = select(self.asker, self.measurer, self.candidates, baseline)
+        selection = select(self.asker, self.measurer, self.candidates, baseline, self.concreteness)
         store.set_record("selection", key, selection.to_json())
         self.progress.end()
         return selection

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esr.directions.concreteness import RuleGrader, at_least, upper_half
+from esr.directions.concreteness import ConcretenessGrader, RuleGrader, at_least, upper_half
 from esr.directions.efficacy import Efficacy, efficacy
 from esr.directions.promotion import restart_promotion, restart_token_ids
 from esr.directions.relevance import paper_rule, released_rule
@@ -133,9 +133,15 @@ def baseline_tasks(asker: Asker) -> list[Any]:
     return [asker.task("baseline", Condition("baseline"), cell, None, 0.0) for cell in cells]
 
 
-def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: list[Measured]) -> Selection:
-    """Apply the study's rules in order: concreteness, relevance, promotion, then a seeded sample that passes the
-    efficacy gate. Raises UserError when nothing is left."""
+def select(
+    asker: Asker,
+    measurer: Measurer,
+    candidates: Candidates,
+    baseline: list[Measured],
+    grader: ConcretenessGrader | None = None,
+) -> Selection:
+    """Apply the study's rules in order: relevance, concreteness, promotion, then a seeded sample that passes the
+    efficacy gate. ``grader`` grades labels; default: by rule. Raises UserError when nothing is left."""
     settings, seed = asker.config.directions, asker.config.seed
     exclusions: list[Exclusion] = []
     left = candidates.ids
@@ -153,6 +159,8 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
     if candidates.are_latents:
         norms = {i: float(np.linalg.norm(candidates.direction(i).vector)) for i in left}
         keep("dead", "decoder row of length 0", {i for i in left if norms[i] > 0})
+    if settings.relevance != "none" and candidates.are_latents:
+        keep("relevance", *_relevance(asker, measurer, baseline))
     concreteness: dict[int, float] = {}
     if settings.concreteness != "none":
         labels = [candidates.label(i) for i in left]
@@ -161,19 +169,18 @@ def select(asker: Asker, measurer: Measurer, candidates: Candidates, baseline: l
                 "concreteness is graded from labels", f"none for {len(left)} candidates",
                 'Set subject.labels, or concreteness = "none"',
             )  # fmt: skip
-        grades = RuleGrader().grade(labels)
+        grader = grader or RuleGrader()
+        grades = grader.grade(labels)
         concreteness = dict(zip(left, grades, strict=True))
         if settings.concreteness == "paper":
-            keep("concreteness", "upper half by label (paper)", upper_half(concreteness))
+            keep("concreteness", f"upper half by label (paper), graded by {grader.name}", upper_half(concreteness))
         else:
             minimum = settings.concreteness_minimum
             keep(
                 "concreteness",
-                f"label at least {minimum:g} of 100 (released code)",
+                f"label at least {minimum:g} of 100 (released code), graded by {grader.name}",
                 at_least(concreteness, minimum),
             )
-    if settings.relevance != "none" and candidates.are_latents:
-        keep("relevance", *_relevance(asker, measurer, baseline))
     promotion: dict[int, float] = {}
     if settings.exclude_promoted:
         promotion = _promotion(asker, candidates, left)

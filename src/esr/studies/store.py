@@ -190,13 +190,10 @@ class Store:
         )
         return {r[0]: judgement_from_json(json.loads(r[1])) for r in rows}
 
-    def drop_unscored(self, judge: str, reasons: tuple[str, ...]) -> None:
-        """Forget a judge's verdicts that are unscored for one of these reasons, so that they are asked for again."""
-        marks = ",".join("?" * len(reasons))
-        self._write(
-            f"DELETE FROM grades WHERE judge = ? AND json_extract(judgement, '$.reason') IN ({marks})",
-            (judge, *reasons),
-        )
+    def drop_grades(self, judge: str, responses: list[str]) -> None:
+        """Forget a judge's verdicts on these responses, so that they are asked for again."""
+        with self._db:
+            self._db.executemany("DELETE FROM grades WHERE judge = ? AND response = ?", [(judge, r) for r in responses])
 
     def trials(self, purpose: str = "trial") -> list[TrialRow]:
         """All stored trials of a purpose, in an order that does not depend on when they finished."""
@@ -254,6 +251,10 @@ def _clear_errors(folder: Path) -> Iterator[None]:
                 "the study's folder is writable",
                 "Change its permissions or copy the study elsewhere",
             )
+        elif "disk I/O" in message:
+            rule, remedy = "the disk can be read and written", "Check it and its free space, then run the command again"
+        elif "locked" in message:
+            rule, remedy = "no other program holds the study file", "Close it there and run the command again"
         elif any(sign in message for sign in ("not a database", "malformed", "no such table")):
             rule, remedy = "study.sqlite is an intact study file", "Restore it from a copy"
         else:

@@ -16,7 +16,7 @@ from esr.judging.records import Scored
 from esr.judging.screen import find_restarts
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
-from esr.studies.config import JudgeSettings, StudyConfig, read_config
+from esr.studies.config import StudyConfig, read_config
 from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.lock import check_settings
@@ -67,7 +67,7 @@ class Study:
             return _frame([])
         if judge is None:
             raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
-        coverage = Coverage.of(JudgeSettings(**judge["settings"]))
+        coverage = Coverage.recorded(judge)
         chosen = {c.id: c for c in self._selection().chosen}
         thresholds = self.calibration.set_index("direction")["threshold"]
         records = []
@@ -75,7 +75,7 @@ class Study:
             response, judgement = responses.get(row.response), grades.get(row.response)
             if response is None or judgement is None or judgement == LEFT_OUT:
                 continue
-            weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response.text)
+            weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
             if not weight:
                 continue
             records.append(
@@ -132,14 +132,14 @@ class Study:
             names = Counter(judge["name"] for judge in judges.values())
             for key, judge in judges.items():
                 name = judge["name"] if names[judge["name"]] == 1 else f"{judge['name']} {key[-16:][:6]}"
-                coverage = Coverage.of(JudgeSettings(**judge["settings"]))
+                coverage = Coverage.recorded(judge)
                 responses = store.responses([r.response for r in rows])
                 grades = store.grades([r.response for r in rows], key)
                 for row in rows:
                     if grades.get(row.response, LEFT_OUT) == LEFT_OUT:
                         continue
                     place = (row.direction, row.prompt_index, row.seed)
-                    weight = coverage.weight(place, row.prompt, responses[row.response].text)
+                    weight = coverage.weight(place, row.prompt, responses[row.response])
                     if weight:
                         frames.append((row.key, name, grades[row.response], row.direction, weight))
         return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
@@ -214,7 +214,7 @@ def _verdict(judgement: Any) -> dict[str, Any]:
         return {
             "state": "unscored", "reason": judgement.reason, "n_attempts": _NAN, "explicit_restarts": _NAN,
             "first_score": _NAN, "last_score": _NAN, "improvement": _NAN,
-            "multi_attempt": False, "improved": False, "attempts": [],
+            "multi_attempt": False, "improved": False, "attempts": [], "segments": [],
         }  # fmt: skip
     first, last = judgement.attempts[0].score, judgement.attempts[-1].score
     multi = judgement.explicit_restarts > 0
@@ -229,4 +229,5 @@ def _verdict(judgement: Any) -> dict[str, Any]:
         "multi_attempt": multi,
         "improved": multi and last > first,
         "attempts": list(judgement.attempts),
+        "segments": list(judgement.segments),
     }
