@@ -29,7 +29,7 @@ def test_headline_shows_rates_intervals_counts_and_footnotes(trials):
     assert f"{row['esr_rate_numerator']} of {row['esr_rate_denominator']}" in text
     assert f"{row['n_unscored']} unscored" in text
     assert f"{row['n_degraded']} degraded" in text
-    assert "no-steering: Improvement rate undefined: no multi-attempt responses." in text
+    assert "no-steering: no multi-attempt responses, so no improvement rate and no mean score improvement." in text
     assert "takes every direction as one trial" in " ".join(text.split())
 
 

@@ -4,6 +4,7 @@ same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,17 +70,38 @@ class Headline:
         assumed = [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
         if assumed:
             named = " and ".join(s.title for s in assumed)
-            spans = sorted({self.wilson[s.key] for s in assumed})
             notes.append(
-                f"Too few events to measure how alike the trials of a direction are: the interval of the {named} takes"
-                f" every direction as one trial. With all trials independent it would be {' and '.join(spans)}."
+                f"too few events to measure how alike the trials of a direction are, so the interval of the {named}"
+                " takes every direction as one trial."
             )
-        undefined = {
-            f"{BY_KEY[key].title} undefined: {cell.note}."
-            for key, cell in self.cells.items()
-            if key in BY_KEY and cell.note
-        }
-        return notes + sorted(undefined)
+        undefined: dict[str, list[str]] = {}
+        for key, cell in self.cells.items():
+            if key in BY_KEY and cell.note:
+                undefined.setdefault(cell.note, []).append(BY_KEY[key].title.lower())
+        return notes + [f"{why}, so no {' and no '.join(names)}." for why, names in sorted(undefined.items())]
+
+    @property
+    def as_independent(self) -> str:
+        """The intervals that take trials as independent, where the others take directions as trials; else empty."""
+        assumed = [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
+        return " and ".join(sorted({self.wilson[s.key] for s in assumed}))
+
+
+def grouped_notes(rows: Sequence[Headline]) -> list[str]:
+    """The footnotes of all conditions, each said once with the conditions it holds for."""
+    grouped: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.footnotes:
+            grouped.setdefault(note, []).append(row.condition)
+    notes = [f"{', '.join(conditions)}: {note}" for note, conditions in grouped.items()]
+    independent: dict[str, list[str]] = {}
+    for row in rows:
+        if row.as_independent:
+            independent.setdefault(row.as_independent, []).append(row.condition)
+    if independent:
+        spans = "; ".join(f"{', '.join(conditions)} {span}" for span, conditions in independent.items())
+        notes.append(f"With all trials independent these intervals would be: {spans}.")
+    return notes
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from esr.analysis.paired import compare_all
 from esr.errors import UserError
 from esr.reporting import figures, numbers
 from esr.reporting.episodes import choose_episodes, segments
-from esr.reporting.headline import BY_KEY, RATES, contrasts, headlines, pairing
+from esr.reporting.headline import BY_KEY, RATES, contrasts, grouped_notes, headlines, pairing
 from esr.reporting.untrusted import printable
 from esr.reporting.view import StudyView
 
@@ -67,10 +67,12 @@ def report_html(view: StudyView) -> str:
     paired = None
     if view.control in conditions and len(conditions) > 1:
         paired = compare_all(view.trials, view.control, seed=view.seed)
+    rows = headlines(summary)
     calibrated = view.calibration["status"].eq("calibrated")
     return _environment().get_template("report.html.j2").render(
         view=view,
-        headlines=headlines(summary),
+        headlines=rows,
+        footnotes=grouped_notes(rows),
         statistics=BY_KEY,
         rates=RATES,
         contrasts=[] if paired is None else contrasts(paired),

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from esr.reporting.headline import Cell, contrasts, headlines, pairing
+from esr.reporting.headline import Cell, contrasts, grouped_notes, headlines, pairing
 from esr.reporting.untrusted import printable
 
 WIDTH = 100
@@ -34,8 +34,7 @@ def headline_table(summary: pd.DataFrame) -> Table:
             ),
             counts,
         )
-    notes = [f"{row.condition}: {note}" for row in rows for note in row.footnotes]
-    table.caption = _notes(["Intervals: 95 %, clustered by direction.", *notes])
+    table.caption = _notes(["Intervals: 95 %, clustered by direction.", *grouped_notes(rows)])
     return table
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from esr.errors import UserError
 from esr.studies.calibration.records import CalibrationSettings
-from esr.subjects.spec import SubjectSpec
+from esr.subjects.spec import ORGANISMS, SubjectSpec
 
 FORMAT = 1
 """Version of the study folder. A study of another version is refused."""
@@ -197,7 +197,7 @@ def with_preset(data: dict[str, Any]) -> dict[str, Any]:
     key = subject.pop("preset", None)
     if key is None:
         return data
-    from esr.subjects.published import published_subjects
+    from esr.subjects.published import ORGANISM_DIRECTIONS, published_subjects
 
     presets = published_subjects()
     if not isinstance(key, str) or key not in presets:
@@ -214,8 +214,9 @@ def with_preset(data: dict[str, Any]) -> dict[str, Any]:
             "prior_mean": preset.prior_mean, "prior_sd": preset.prior_sd,
             "lower": 0.0, "upper": preset.upper_bound,
         },
+        "directions": ORGANISM_DIRECTIONS if key in ORGANISMS else {},
     }  # fmt: skip
     filled = {**data, "subject": {**defaults["subject"], **subject}}
-    for section in ("sampling", "calibration"):
+    for section in ("sampling", "calibration", "directions"):
         filled[section] = {**defaults[section], **data.get(section, {})}
     return filled

@@ -127,7 +127,7 @@ class _Run:
         if stored is not None:
             return Selection.from_json(stored)
         tasks = baseline_tasks(self.asker)
-        self.progress.start("directions", len(tasks))
+        self.progress.start("directions", 0)  # how many are tried shows on the way
         baseline = self.measurer.measure("directions", tasks)
         selection = select(self.asker, self.measurer, self.candidates, baseline, self.concreteness)
         store.set_record("selection", key, selection.to_json())

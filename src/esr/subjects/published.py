@@ -146,6 +146,15 @@ def _published(p: _Published, variant: Literal["paper", "released"]) -> PresetSu
     )
 
 
+ORGANISM_DIRECTIONS: dict[str, Any] = {
+    "concreteness": "released",
+    "concreteness_minimum": 10.0,  # leaves out dead latents, and those labelled with function words only
+    "efficacy_boosts": [15.0, 25.0],  # about a third and a half of the mean residual norm
+    "efficacy_drop": 40.0,
+}
+"""How directions are chosen on an organism: most latents of its SAE stand for no topic, so they are tried out."""
+
+
 def _organism(name: str) -> PresetSubject:
     return PresetSubject(
         key=name,
