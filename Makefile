@@ -21,6 +21,7 @@ check: .venv/.ready
 	$(BIN)/python tools/check_docs.py
 
 bench: .venv/.ready
+	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/calibration.py
 
 .venv/.ready: pyproject.toml constraints.txt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,9 @@ from esr.judging.verdict import Rejected, clip, read_verdict, verdict_schema
 
 RESPONSE = "Trains run to Oslo. Sorry, wrong topic. Knead the dough well."
 GOOD: dict[str, Any] = {"restarts": [{"quote": "Sorry, wrong topic.", "kind": "disowning"}], "scores": [5, 85.5]}
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from verdict_length import lengths, pieces, true_verdict  # noqa: E402
 
 
 def edited(**changes: Any) -> str:
@@ -164,37 +166,19 @@ def test_the_schema_describes_what_the_form_accepts() -> None:
         assert isinstance(read_verdict(restart(kind=kind), RESPONSE), Scored)
 
 
-def truth(row: LabelledResponse) -> dict[str, Any]:
-    """The verdict that the labels ask for, restarts quoted by their first 6 words (12 characters without spaces)."""
-    texts = [row.response[a.start : a.end] for a in row.attempts]
-    quotes = [" ".join(t.split()[:6]) if " " in t[:12] else t[:12] for t in texts]
-    return {
-        "restarts": [{"quote": q, "kind": a.kind or "redo"} for q, a in zip(quotes[1:], row.attempts[1:], strict=True)],
-        "scores": [a.score_low for a in row.attempts],
-    }
-
-
 LABELLED = [row for row in load_labelled() if row.attempts]
 
 
 @pytest.mark.parametrize("row", LABELLED, ids=lambda row: row.id)
 def test_the_labelled_set_fits_the_form(row: LabelledResponse) -> None:
-    verdict = read_verdict(json.dumps(truth(row)), row.response)
+    verdict = read_verdict(json.dumps(true_verdict(row)), row.response)
     assert isinstance(verdict, Scored)
     assert [(a.start, a.end) for a in verdict.attempts] == [(a.start, a.end) for a in row.attempts]
 
 
 def test_a_verdict_costs_a_quarter_of_copying_the_attempts() -> None:
-    def tokens(data: dict[str, Any]) -> int:
-        text = json.dumps(data, ensure_ascii=False)
-        return len(re.findall(r" ?[^\W\d_]{1,7}|\d{1,3}|[^\w\s]+|\s+", text))
-
-    spent = sum(tokens(truth(row)) for row in LABELLED)
-    copied = sum(
-        tokens({"attempts": [{"text": row.response[a.start : a.end], "score": 50} for a in row.attempts]})
-        for row in LABELLED
-    )
-    assert spent <= copied / 4
+    ours, copied = lengths(LABELLED, pieces)
+    assert ours <= copied / 4
 
 
 def test_clip_gives_one_printable_line() -> None:
