@@ -201,6 +201,16 @@ def test_sampling_follows_the_softmax() -> None:
         assert stats.chisquare(observed, expected, sum_check=False).pvalue > 1e-3
 
 
+def test_every_step_has_noise_of_its_own() -> None:
+    """One request's draws over 20,000 steps follow the softmax too."""
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    steps = 20_000
+    sampler = Sampler([Request("", (1,), sampling=Sampling(1.0, max_new_tokens=steps), seed=7)], 4, torch.device("cpu"))
+    drawn = torch.cat([sampler.draw(logits, step) for step in range(steps)])
+    expected = (torch.softmax(logits[0], 0) * steps).numpy()
+    assert stats.chisquare(torch.bincount(drawn, minlength=4).numpy(), expected, sum_check=False).pvalue > 1e-3
+
+
 def test_repetition_penalty_over_generated_spares_the_prompt() -> None:
     logits = torch.tensor([[3.0, 2.9, -1.0]])
     for over, expected in (("all", 1), ("generated", 0)):
