@@ -139,7 +139,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_subject: Any) -> 
     engine._forward = scarce  # type: ignore[method-assign]
     got = Counter(r.id for r in engine.generate(requests))
     assert calls["failed"] >= 2
-    assert set(got.values()) == {1}
+    assert got == Counter(r.id for r in requests)  # each once, none lost
     engine._forward = original  # type: ignore[method-assign]
     assert tokens(engine, requests) == expected
     assert engine.batch_size < 16

@@ -111,7 +111,9 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
     from esr.reporting.untrusted import printable
 
-    table = Table(*rows[0], box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for k, name in enumerate(rows[0]):
+        table.add_column(name, overflow="fold", no_wrap=k == 0)  # the first column is what one copies
     for row in rows:
-        table.add_row(*(Text(printable(str(value))) for value in row.values()))
+        table.add_row(*(Text(printable(str(value), lines=True)) for value in row.values()))
     console().print(table)

@@ -21,7 +21,19 @@ def subjects(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    print_rows(rows)
+    print_rows(
+        [
+            {
+                "key": r["key"],
+                "layer": f"{r['steered']} of {r['layers']}" + (f"\nreads {r['read']}" * (r["read"] != r["steered"])),
+                "SAE": r["SAE"].replace(" / ", "\n"),
+                "needs": f"{r['download GB']:g} GB to load\n{r['memory GB']:g} GB memory",
+                "settings": f"T {r['temperature']:g}, rep. {r['repetition penalty']:g}, {r['new tokens']} tokens\n"
+                f"boost {r['prior']}",
+            }
+            for r in rows
+        ]
+    )
 
 
 @app.command()
