@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,29 @@ def test_a_run_reads_back_as_a_frame(tmp_path: Path, tiny_model_folder: Any, tin
     assert exclusions[1] == Exclusion("relevance", exclusions[1].rule, 20, exclusions[0].left - 20)
     summary = esr.summarise(trials)
     assert set(summary["condition"]) == {"incidence", "no-steering"}
+
+
+def test_everything_that_determines_a_response_is_in_its_key() -> None:
+    """Change one thing at a time: no two requests share a key; the id alone changes nothing."""
+    one, other = (esr.Direction("d", np.full(4, x, np.float32)) for x in (1.0, 2.0))
+    base = esr.Request("a", (1, 2), (esr.Add(one, 1.0, 1), esr.Clamp(3, 0.0, 1)), esr.Sampling(), seed=5)
+    adds = [esr.Add(one, 2.0, 1), esr.Add(one, 1.0, 2), esr.Add(one, 1.0, 1, esr.Schedule(0)), esr.Add(other, 1.0, 1)]
+    clamps = [esr.Clamp(4, 0.0, 1), esr.Clamp(3, 1.0, 1), esr.Clamp(3, 0.0, 2), esr.Clamp(3, 0.0, 1, esr.Schedule(0))]
+    samplings = [
+        esr.Sampling(temperature=0.7), esr.Sampling(top_p=0.9), esr.Sampling(repetition_penalty=1.1),
+        esr.Sampling(penalty_over="generated"), esr.Sampling(max_new_tokens=9),
+    ]  # fmt: skip
+    changed = [
+        base,
+        replace(base, prompt_ids=(1, 3)),
+        replace(base, prefill_ids=(2,)),
+        replace(base, prompt_ids=(1,), prefill_ids=(2,)),
+        replace(base, seed=6),
+        replace(base, clamp_reads="steered"),
+        *(replace(base, interventions=(add, base.interventions[1])) for add in adds),
+        *(replace(base, interventions=(base.interventions[0], clamp)) for clamp in clamps),
+        *(replace(base, sampling=sampling) for sampling in samplings),
+    ]
+    keys = [content_key(request.describe()) for request in changed]
+    assert len(set(keys)) == len(keys)
+    assert content_key(replace(base, id="b").describe()) == keys[0]
