@@ -163,6 +163,7 @@ def judge_check(
     from esr.judging.rule import RuleJudge
     from esr.reporting.untrusted import printable
     from esr.studies.judges import preflight
+    from esr.studies.planning import price
 
     rows = load_labelled(labelled)
     judges: list[Judge] = [RuleJudge()]
@@ -188,4 +189,7 @@ def judge_check(
                 f"{judge_used.name}: {usage.calls} calls, {usage.input_tokens} input tokens"
                 f" ({usage.cached_tokens} cached), {usage.output_tokens} output tokens"
             )
+            if (known := price(Path(), judge_used.name)) is not None:
+                dollars = (usage.input_tokens * known[0] + usage.output_tokens * known[1]) / 1e6
+                said += f", about {dollars:.2f} dollars at list price"
             console().print(printable(said))

@@ -110,12 +110,12 @@ def _plan(
         except OSError as error:
             raise UserError("the rubric can be read", f"{error.strerror}: {path}") from None
         given, answered = calls * (rubric + PROMPT_TOKENS + response_tokens), calls * VERDICT_TOKENS
-    price = _price(folder, judge.name)
-    dollars = None if price is None else (given * price[0] + answered * price[1]) / 1e6
+    known = price(folder, judge.name)
+    dollars = None if known is None else (given * known[0] + answered * known[1]) / 1e6
     return Plan(stages, stored, judge.name, calls, given, answered, dollars, seconds)
 
 
-def _price(folder: Path, judge: str) -> tuple[float, float] | None:
+def price(folder: Path, judge: str) -> tuple[float, float] | None:
     """Dollars per million input and output tokens of a judge, or None."""
     prices: dict[str, tuple[float, float]] = {}
     for path in (Path(str(files("esr.studies") / "prices.toml")), folder / "prices.toml"):
