@@ -25,7 +25,9 @@ from esr.errors import UserError
 JudgeName = Annotated[
     str, typer.Option("--judge", help="`rule`, or PROVIDER/MODEL; the key comes from the provider's variable.")
 ]
-Rubric = Annotated[Path | None, typer.Option(help="Markdown rubric instead of the bundled one.")]
+Rubric = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Markdown rubric instead of the bundled one.")
+]
 Segments = Annotated[bool, typer.Option("--segments", help="Also score thirds of the response (implicit recovery).")]
 BaseUrl = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]
 Batch = Annotated[bool, typer.Option("--batch", help="The provider's batch mode: cheaper, may take a day.")]
@@ -118,6 +120,9 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
         return
     rows: list[dict[str, Any]] = []
     for pair in found:
+        if not pair.n:
+            console().print(printable(f"{' / '.join(pair.judges)}: no response scored by both"))
+            continue
         for title, field in (
             ("multi-attempt, raw", pair.raw),
             ("multi-attempt, Cohen's kappa", pair.kappa),
@@ -136,7 +141,8 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
             f" unscored {pair.unscored[0]} / {pair.unscored[1]}; multi-attempt {pair.multi[0]} / {pair.multi[1]}"
         )
         console().print(printable(summary))
-    print_rows(rows)
+    if rows:
+        print_rows(rows)
 
 
 @app.command("judge-check")

@@ -10,6 +10,8 @@ import typer
 from esr.cli.app import StudyFolder, app
 from esr.errors import UserError
 
+BUNDLED = ("how-to", "how-to-held-out", "organism")
+
 
 @app.command()
 def new(
@@ -50,6 +52,14 @@ def new(
                 "a subject without published bounds needs --upper, the highest boost to try", None,
                 "A boost of the residual stream's own norm is a good first guess",
             )  # fmt: skip
+        if (sae is None) == (vectors is None):
+            raise UserError(
+                "a study steers with an SAE's latents or with vectors", "both" if sae else "neither",
+                "Give --sae or --vectors",
+            )  # fmt: skip
+    for option, path in (("--vectors", vectors), ("--prompts", None if prompts in BUNDLED else prompts)):
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"{option} names a file that exists", path)
     if sae is not None:
         release, colon, sae_id = sae.partition(":")
         by_id = colon and not Path(sae).exists()

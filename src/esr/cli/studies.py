@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, console, print_headline, print_rows, progress
+
+if TYPE_CHECKING:
+    from esr.studies.study import Study
 
 
 @app.command()
@@ -30,7 +33,7 @@ def run(
 
     config = read_config(study)
     run_experiments(study, experiment or list(config.experiments), max_cost)
-    print_headline(Study.open(study).trials)
+    show_results(Study.open(study))
 
 
 @app.command()
@@ -52,6 +55,8 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
         counts = {name: {"judged": done, "planned": planned} for name, (done, planned) in progress.items()}
         typer.echo(json.dumps({"progress": counts, "summary": summary}, indent=2))
         return
+    if not len(opened.stages) and not progress:
+        typer.echo("Nothing has been generated yet.")
     for stage in opened.stages.itertuples():
         work = f"{stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s"
         typer.echo(f"{printable(stage.stage)}: {work}")
@@ -85,8 +90,8 @@ def plan(
     print_rows([{"stage": s.name, "responses": s.responses, "new tokens": s.tokens} for s in planned.stages])
     cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
     lines = [
-        f"{planned.stored} responses stored, at most {planned.responses} to come.",
-        f"Judge {printable(planned.judge)}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
+        f"{planned.stored} responses stored, about {planned.responses} to come.",
+        f"Judge {printable(planned.judge)}: about {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
         f" {planned.judge_output_tokens} output tokens; {cost}.",
         f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
         " per token, no caching.",
@@ -132,11 +137,20 @@ def demo(
         console().print(f"\n{name}", style="bold")
         opened = Study.open(study)
         run_experiments(study, list(opened.config.experiments))
-        print_headline(opened.trials)
+        show_results(opened)
         reports.append(write_report(opened, study / "report.html"))
     typer.echo("These figures validate the instrument on small trained organisms; they say nothing about large models.")
     for path in reports:
         typer.echo(f"Report: {path}")
+
+
+def show_results(study: Study) -> None:
+    """The rates, and what must be known with them."""
+    from esr.reporting.untrusted import printable
+
+    print_headline(study.trials)
+    for note in study.notes:
+        console().print(printable(note))
 
 
 def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None) -> None:

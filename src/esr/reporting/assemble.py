@@ -38,7 +38,7 @@ def view_of(study: Study) -> StudyView:
         is_organism=study.is_organism,
         target=study.config.calibration.target,
         seed=study.config.seed,
-        notes=(screen_note(trials), *implicit_notes(trials)),
+        notes=(*study.notes, screen_note(trials), *implicit_notes(trials)),
     )
 
 

@@ -60,6 +60,11 @@ class Request:
     """What clamps read: the residual stream before this request's adds (published) or after them."""
 
     def __post_init__(self) -> None:
+        for name in ("prompt_ids", "prefill_ids", "interventions"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)):
+                raise UserError(f"{name} is a tuple", type(value).__name__)
+            object.__setattr__(self, name, tuple(value))
         if not self.prompt_ids:
             raise UserError("a prompt has at least one token", f"none in request {self.id}")
         if not 0 <= self.seed < 2**63:

@@ -9,6 +9,7 @@ batches gives the same tokens. bf16 on a GPU makes no such promise.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
@@ -47,8 +48,9 @@ class HFEngine:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         """See ``Engine.generate``. All requests are checked before the first one runs."""
-        if len({r.id for r in requests}) != len(requests):
-            raise UserError("the requests of one call have distinct ids", None)
+        twice = [id for id, n in Counter(r.id for r in requests).items() if n > 1]
+        if twice:
+            raise UserError("the requests of one call have distinct ids", f"{twice[0]} twice")
         for request in requests:
             self.check(request)
         return self._generate(requests)
@@ -64,6 +66,10 @@ class HFEngine:
                 f" = {length} in request {request.id}",
                 "Shorten the prompt or lower max_new_tokens",
             )
+        vocabulary = subject.model.get_input_embeddings().num_embeddings
+        for token in (*request.prompt_ids, *request.prefill_ids):
+            if not 0 <= token < vocabulary:
+                raise UserError(f"a token id lies in 0..{vocabulary - 1}", f"{token} in request {request.id}")
         self._check_interventions(request.interventions)
 
     def _check_interventions(self, interventions: Sequence[Intervention]) -> None:

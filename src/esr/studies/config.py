@@ -180,7 +180,7 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
             + (f" (got {e['input']!r})" if _showable(e["type"], e["input"]) else "")
             for e in error.errors()
         )
-        raise UserError(f"the settings in {where} are valid", wrong) from None
+        raise UserError(f"every setting in {where} is as it must be", wrong) from None
 
 
 def _showable(kind: str, value: Any) -> bool:

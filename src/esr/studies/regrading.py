@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from esr.errors import UserError
 from esr.judging.agreement import stratified_sample
 from esr.judging.records import Judge, Judgement, Scored, Unscored
 from esr.steering.engine import Response
@@ -50,6 +51,8 @@ def prepare(
     preflight(judge)
     with Store.reading(folder) as store:
         rows = store.trials()
+        if not rows:
+            raise UserError("a study has trials to judge", f"none in {folder}", "Run it first: esr run STUDY")
         places = {row.response: Place(row.prompt, (row.direction, row.prompt_index, row.seed)) for row in rows}
         responses = store.responses(list(places))
         grades = store.grades(list(places), judge.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,7 +86,8 @@ def _check_requests(asker: Asker, conditions: list[Condition]) -> None:
     engine = HFEngine(asker.subject)
     for condition in conditions:
         for prompt in range(len(asker.prompts)):
-            engine.check(asker.task("trial", condition, Cell(0, prompt, 0), None, 0.0).request)
+            request = asker.task("trial", condition, Cell(0, prompt, 0), None, 0.0).request
+            engine.check(replace(request, id=f"for prompt {prompt + 1}"))
 
 
 def _hold_provenance(store: Store, subject: Subject) -> None:

@@ -156,9 +156,7 @@ def select(
                 "at least one direction passes the rules", f"none left after {step}: {rule}", "Loosen [directions]"
             )
 
-    if candidates.are_latents:
-        norms = {i: float(np.linalg.norm(candidates.direction(i).vector)) for i in left}
-        keep("dead", "decoder row of length 0", {i for i in left if norms[i] > 0})
+    keep("dead", "a vector of length 0", {i for i in left if np.any(candidates.direction(i).vector)})
     if settings.relevance != "none" and candidates.are_latents:
         keep("relevance", *_relevance(asker, measurer, baseline))
     concreteness: dict[int, float] = {}

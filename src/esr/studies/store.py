@@ -245,7 +245,10 @@ def _clear_errors(folder: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         message = str(error)
         if "full" in message:
-            rule, remedy = "the disk has room for the study", "Free some space and run the command again"
+            rule, remedy = (
+                "the disk has room for the study",
+                "Free some space and run the command again; what was stored is intact",
+            )
         elif "readonly" in message or "unable to open" in message:
             rule, remedy = (
                 "the study's folder is writable",
@@ -259,4 +262,4 @@ def _clear_errors(folder: Path) -> Iterator[None]:
             rule, remedy = "study.sqlite is an intact study file", "Restore it from a copy"
         else:
             raise
-        raise UserError(rule, f"{message} in {folder}", remedy + "; what was stored is intact") from error
+        raise UserError(rule, f"{message} in {folder}", remedy) from error

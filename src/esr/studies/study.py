@@ -185,6 +185,44 @@ class Study:
         """Mean first-attempt score of the unsteered responses that calibration starts from."""
         return self._selection().unsteered_score
 
+    @property
+    def baseline(self) -> pd.DataFrame:
+        """The unsteered responses that calibration starts from: prompt, text, first_score (NaN when unscored)."""
+        with Store.reading(self.folder) as store:
+            rows = store.trials("baseline")
+            responses = store.responses([r.response for r in rows])
+            grades = store.grades([r.response for r in rows], self.judge_key)
+        records = [
+            {
+                "prompt": row.prompt,
+                "text": responses[row.response].text,
+                "first_score": _verdict(grades[row.response])["first_score"],
+            }
+            for row in rows
+            if row.response in responses and row.response in grades
+        ]
+        return _frame(records)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the rates must know: who judged, and which directions are not among them."""
+        notes = []
+        if self.config.judge.name == "rule" and self.config.subject.lexicon is None:
+            notes.append(
+                "Judged by rules without a lexicon: restarts are a phrase screen and scores are word overlap. Good for"
+                " trying things out, no result; let a language model judge (`esr judge`, or [judge] name)."
+            )
+        status = self.calibration["status"].value_counts()
+        if status.get("uncalibrated", 0):
+            notes.append(
+                f"{status['uncalibrated']} of {status.sum()} directions chosen did not reach the target score within"
+                " their bounds and are not among the trials."
+            )
+        asked, chosen = self.config.directions.count, int(status.sum())
+        if chosen and chosen < asked:
+            notes.append(f"{chosen} directions passed the rules, {asked} were asked for.")
+        return notes
+
     def progress(self) -> dict[str, tuple[int, int]]:
         """Per condition: (trials judged, trials planned so far)."""
         with Store.reading(self.folder) as store:
