@@ -11,7 +11,8 @@ from esr.studies.config import StudyConfig, read_config
 
 _COMMENTS = {
     "": "The settings of one study. All but [engine] and experiments are fixed once it has results.",
-    "subject": "What is measured. `preset` fills in a published or bundled subject (see `esr subjects`).",
+    "subject": "What is measured. `preset` fills in a published or bundled subject (see `esr subjects`).\n"
+    "# Paths in this section are absolute, or relative to where you run esr.",
     "sampling": "How responses are drawn.",
     "prompts": "file: one prompt per line, or how-to, how-to-held-out, organism. Each direction meets per_direction.",
     "directions": "What is steered with. relevance and concreteness: paper, released (the published code) or none.",
