@@ -12,7 +12,7 @@ import pandas as pd
 
 from esr.errors import UserError
 from esr.judging.degraded import is_degraded
-from esr.judging.records import Scored
+from esr.judging.records import Scored, Unscored
 from esr.judging.screen import find_restarts
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
@@ -108,16 +108,21 @@ class Study:
 
     @property
     def judges(self) -> pd.DataFrame:
-        """The judges at work on this study: key, name, judged (responses of the grid)."""
+        """The judges at work on this study: key, name, judged (responses of the grid), unscored (of those)."""
         with Store.reading(self.folder) as store:
             keys = sorted({r.response for r in store.trials()})
             found = store.records("judge")
             grades = {key: store.grades(keys, key).values() for key in found}
         rows = [
-            {"key": key, "name": judge["name"], "judged": sum(grade != LEFT_OUT for grade in grades[key])}
+            {
+                "key": key,
+                "name": judge["name"],
+                "judged": sum(grade != LEFT_OUT for grade in grades[key]),
+                "unscored": sum(isinstance(grade, Unscored) and grade != LEFT_OUT for grade in grades[key]),
+            }
             for key, judge in found.items()
         ]
-        return pd.DataFrame(rows, columns=["key", "name", "judged"])
+        return pd.DataFrame(rows, columns=["key", "name", "judged", "unscored"])
 
     @property
     def judgements(self) -> pd.DataFrame:
