@@ -12,6 +12,8 @@ import typer
 from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, console, print_headline, print_rows, progress
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from esr.studies.study import Study
 
 
@@ -33,7 +35,8 @@ def run(
 
     config = read_config(study)
     run_experiments(study, experiment or list(config.experiments), max_cost)
-    show_results(Study.open(study))
+    opened = Study.open(study)
+    show_results(opened, opened.trials)
 
 
 @app.command()
@@ -63,7 +66,7 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
     for name, (done, planned) in progress.items():
         typer.echo(f"{printable(name)}: {done} of {planned} trials judged")
     if not trials.empty:
-        print_headline(trials)
+        show_results(opened, trials)
 
 
 @app.command()
@@ -137,18 +140,18 @@ def demo(
         console().print(f"\n{name}", style="bold")
         opened = Study.open(study)
         run_experiments(study, list(opened.config.experiments))
-        show_results(opened)
+        show_results(opened, opened.trials)
         reports.append(write_report(opened, study / "report.html"))
     typer.echo("These figures validate the instrument on small trained organisms; they say nothing about large models.")
     for path in reports:
         typer.echo(f"Report: {path}")
 
 
-def show_results(study: Study) -> None:
+def show_results(study: Study, trials: pd.DataFrame) -> None:
     """The rates, and what must be known with them."""
     from esr.reporting.untrusted import printable
 
-    print_headline(study.trials)
+    print_headline(trials)
     for note in study.notes:
         console().print(printable(note))
 

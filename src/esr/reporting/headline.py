@@ -67,9 +67,8 @@ class Headline:
             notes.append(
                 f"{self.n_promoted_directions} of {self.n_directions} directions promote restart words themselves."
             )
-        assumed = [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
-        if assumed:
-            named = " and ".join(s.title for s in assumed)
+        if self._directions_as_trials:
+            named = " and ".join(s.title for s in self._directions_as_trials)
             notes.append(
                 f"too few events to measure how alike the trials of a direction are, so the interval of the {named}"
                 " takes every direction as one trial."
@@ -83,8 +82,11 @@ class Headline:
     @property
     def as_independent(self) -> str:
         """The intervals that take trials as independent, where the others take directions as trials; else empty."""
-        assumed = [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
-        return " and ".join(sorted({self.wilson[s.key] for s in assumed}))
+        return " and ".join(sorted({self.wilson[s.key] for s in self._directions_as_trials}))
+
+    @property
+    def _directions_as_trials(self) -> list[Statistic]:
+        return [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
 
 
 def grouped_notes(rows: Sequence[Headline]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pandas as pd
 
 from esr.errors import UserError
 from esr.judging.degraded import is_degraded
-from esr.judging.records import Scored, Unscored
+from esr.judging.records import Judgement, Scored, Unscored
 from esr.judging.screen import find_restarts
+from esr.steering.engine import Response
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
 from esr.studies.config import StudyConfig, read_config
@@ -21,7 +23,7 @@ from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.lock import check_settings
 from esr.studies.selecting import Chosen, Exclusion, Selection
-from esr.studies.store import Store
+from esr.studies.store import Store, TrialRow
 from esr.subjects.spec import ORGANISMS
 
 _NAN = float("nan")
@@ -59,25 +61,17 @@ class Study:
         """``trials`` as another judge sees them. Raises UserError for a judge that has judged nothing here."""
         with Store.reading(self.folder) as store:
             rows = store.trials()
-            keys = sorted({r.response for r in rows})
-            responses = store.responses(keys)
-            grades = store.grades(keys, judge_key)
             judge = store.record("judge", judge_key)
-        if not rows:
-            return _frame([])
-        if judge is None:
-            raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
-        coverage = Coverage.recorded(judge)
+            if not rows:
+                return _frame([])
+            if judge is None:
+                raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
+            responses = store.responses(sorted({r.response for r in rows}))
+            judged = list(_judged(store, rows, responses, judge_key, judge))
         chosen = {c.id: c for c in self._selection().chosen}
         thresholds = self.calibration.set_index("direction")["threshold"]
         records = []
-        for row in rows:
-            response, judgement = responses.get(row.response), grades.get(row.response)
-            if response is None or judgement is None or judgement == LEFT_OUT:
-                continue
-            weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
-            if not weight:
-                continue
+        for row, response, judgement, weight in judged:
             records.append(
                 {
                     "trial": row.key,
@@ -133,20 +127,13 @@ class Study:
         frames = []
         with Store.reading(self.folder) as store:
             rows = store.trials()
+            responses = store.responses(sorted({r.response for r in rows}))
             judges = store.records("judge")
             names = Counter(judge["name"] for judge in judges.values())
             for key, judge in judges.items():
                 name = judge["name"] if names[judge["name"]] == 1 else f"{judge['name']} {key[-16:][:6]}"
-                coverage = Coverage.recorded(judge)
-                responses = store.responses([r.response for r in rows])
-                grades = store.grades([r.response for r in rows], key)
-                for row in rows:
-                    if grades.get(row.response, LEFT_OUT) == LEFT_OUT:
-                        continue
-                    place = (row.direction, row.prompt_index, row.seed)
-                    weight = coverage.weight(place, row.prompt, responses[row.response])
-                    if weight:
-                        frames.append((row.key, name, grades[row.response], row.direction, weight))
+                for row, _, judgement, weight in _judged(store, rows, responses, key, judge):
+                    frames.append((row.key, name, judgement, row.direction, weight))
         return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
 
     @property
@@ -243,6 +230,22 @@ class Study:
         with Store.reading(self.folder) as store:
             stored = store.record("selection", self.config.selection_key())
         return Selection((), (), None) if stored is None else Selection.from_json(stored)
+
+
+def _judged(
+    store: Store, rows: list[TrialRow], responses: dict[str, Response], key: str, judge: dict[str, Any]
+) -> Iterator[tuple[TrialRow, Response, Judgement, float]]:
+    """The trials a judge was given and has judged, with how many responses each stands for."""
+    coverage = Coverage.recorded(judge)
+    grades = store.grades(list(responses), key)
+    for row in rows:
+        judgement = grades.get(row.response, LEFT_OUT)
+        if row.response not in responses or judgement == LEFT_OUT:
+            continue
+        response = responses[row.response]
+        weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
+        if weight:
+            yield row, response, judgement, weight
 
 
 def _frame(records: list[dict[str, Any]], record: type | None = None) -> pd.DataFrame:
