@@ -36,17 +36,24 @@ def subjects(as_json: AsJson = False) -> None:
     )
 
 
-@app.command()
-def experiments(as_json: AsJson = False) -> None:
-    """List the experiments and their conditions.
+@app.command("experiments")
+def list_experiments(as_json: AsJson = False) -> None:
+    """List the experiments: what each asks, what it takes at most (in conditions; each is one response per direction
+    and prompt), and what runs before it.
 
     Example: esr experiments
     """
-    from esr.studies.experiments import EXPERIMENTS
+    from esr.studies.experiments.registry import experiments
 
     rows = [
-        {"key": e.key, "question": e.question, "conditions": ", ".join(c.name for c in e.conditions())}
-        for e in EXPERIMENTS.values()
+        {
+            "key": e.key,
+            "question": e.question,
+            "conditions": e.arms(e.settings()),
+            "needs": ", ".join(e.needs),
+            "in all": "yes" if e.in_all else "no",
+        }
+        for e in experiments().values()
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

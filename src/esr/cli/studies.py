@@ -159,11 +159,8 @@ def show_results(study: Study, trials: pd.DataFrame) -> None:
 def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None) -> None:
     """Run, with a display of progress."""
     from esr.studies.config import read_config
-    from esr.studies.experiments import experiment
     from esr.studies.planning import plan_run
 
-    for key in keys:
-        experiment(key)
     config = read_config(folder)
     agree_on_cost(plan_run(folder, config, keys), max_cost)
     with progress() as shown:

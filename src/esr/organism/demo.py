@@ -53,4 +53,5 @@ def _settings(name: str, experiments: list[str]) -> dict[str, Any]:
         "calibration": {"method": "pooled"},
         "judge": {"name": "rule"},
         "engine": {"batch_size": 240},
+        "experiment": {"boost-sweep": {"by": "factor"}},
     }

@@ -6,13 +6,16 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esr.errors import UserError
 from esr.studies.calibration.records import CalibrationSettings
 from esr.subjects.spec import ORGANISMS, SubjectSpec
+
+if TYPE_CHECKING:
+    from esr.studies.experiments.registry import Settings
 
 FORMAT = 1
 """Version of the study folder. A study of another version is refused."""
@@ -119,6 +122,14 @@ class StudyConfig(_Section):
     calibration: CalibrationSettings
     judge: JudgeSettings = JudgeSettings()
     engine: EngineSettings = EngineSettings()
+    experiment: dict[str, dict[str, Any]] = {}
+    """Settings of experiments by key. Each is fixed when its experiment first runs."""
+
+    @model_validator(mode="after")
+    def _experiments_are_known(self) -> StudyConfig:
+        for key in self.experiment:
+            self.settings_of(key)
+        return self
 
     @model_validator(mode="after")
     def _needs_directions(self) -> StudyConfig:
@@ -126,10 +137,21 @@ class StudyConfig(_Section):
             raise ValueError("directions come from an SAE ([subject.sae]) or a vectors file ([directions] vectors)")
         return self
 
+    def settings_of(self, key: str) -> Settings:
+        """An experiment's settings, validated. Raises UserError for an unknown experiment or a wrong setting."""
+        from esr.studies.experiments.registry import experiment
+
+        try:
+            return experiment(key).settings.model_validate(self.experiment.get(key, {}))
+        except ValidationError as error:
+            raise UserError(f"every setting of [experiment] {key} is as it must be", _wrong(error)) from None
+
     def locked(self) -> dict[str, Any]:
-        """The settings that determine results, as plain data: all but [engine], the list of experiments
+        """The settings that determine results, as plain data: all but [engine], what concerns experiments
         and how the judge is reached."""
-        return self.model_dump(mode="json", exclude={"engine": True, "experiments": True, "judge": TRANSPORT})
+        return self.model_dump(
+            mode="json", exclude={"engine": True, "experiments": True, "experiment": True, "judge": TRANSPORT}
+        )
 
     def selection_key(self) -> str:
         """Hash of the settings that determine which directions are chosen."""
@@ -175,12 +197,15 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(with_preset(data))
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg'].removeprefix('Value error, ')}"
-            + (f" (got {e['input']!r})" if _showable(e["type"], e["input"]) else "")
-            for e in error.errors()
-        )
-        raise UserError(f"every setting in {where} is as it must be", wrong) from None
+        raise UserError(f"every setting in {where} is as it must be", _wrong(error)) from None
+
+
+def _wrong(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg'].removeprefix('Value error, ')}"
+        + (f" (got {e['input']!r})" if _showable(e["type"], e["input"]) else "")
+        for e in error.errors()
+    )
 
 
 def _showable(kind: str, value: Any) -> bool:

@@ -45,6 +45,8 @@ class Place:
     """The bare prompt, as the judge sees it."""
     cell: tuple[str, int, int] | None
     """(direction, prompt_index, seed), for coverage; None: judged always."""
+    judged_from: int = 0
+    """First character of the response that the judge sees."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Grader:
                 place = places[response.id]
                 tokens[response.id] = len(response.token_ids)
                 if place.cell is None or self.coverage.weight(place.cell, place.prompt, response):
-                    yield Exhibit(response.id, place.prompt, response.text)
+                    yield Exhibit(response.id, place.prompt, response.text[place.judged_from :])
                 else:
                     keep(response.id, LEFT_OUT)
 

@@ -20,7 +20,19 @@ def check_settings(store: Store, config: StudyConfig) -> None:
     stored = store.meta("settings")
     if stored is None or not is_locked(store):
         return
-    before, after = _flat(json.loads(stored)), _flat(config.locked())
+    _refuse_changes("a study that has results", json.loads(stored), config.locked())
+
+
+def hold_experiment(store: Store, key: str, settings: Mapping[str, object]) -> None:
+    """Store an experiment's settings when it first runs. Raises UserError that shows every difference when they
+    changed since."""
+    stored = store.record("experiment", key)
+    if stored is not None:
+        _refuse_changes(f"an experiment that has run ({key})", stored["settings"], dict(settings))
+
+
+def _refuse_changes(whose: str, stored: object, now: object) -> None:
+    before, after = _flat(stored), _flat(now)
     changed = [
         f"{name}: {before.get(name, '(not set)')} -> {after.get(name, '(not set)')}"
         for name in sorted(before.keys() | after.keys())
@@ -28,7 +40,7 @@ def check_settings(store: Store, config: StudyConfig) -> None:
     ]
     if changed:
         raise UserError(
-            "the settings of a study that has results do not change",
+            f"the settings of {whose} do not change",
             "; ".join(changed),
             "Put them back, or start a new study in another folder",
         )

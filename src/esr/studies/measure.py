@@ -10,7 +10,7 @@ from esr.judging.records import Judgement, Scored
 from esr.steering.engine import Engine, Request, Response
 from esr.studies.grading import Grader, Place
 from esr.studies.grid import content_key
-from esr.studies.store import TrialRow
+from esr.studies.store import NOWHERE, Origin, TrialRow
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Task:
     boost: float
     request: Request
     """Its id is ignored; the store's key replaces it."""
+    origin: Origin = NOWHERE
 
     @property
     def cell(self) -> tuple[str, int, int]:
@@ -42,6 +43,8 @@ class Measured:
     task: Task
     response: Response
     judgement: Judgement
+    key: str
+    """The trial's."""
 
     @property
     def first_score(self) -> float | None:
@@ -61,11 +64,15 @@ class Measurer:
         """Outcomes in the order of the tasks. What the store has is not done again."""
         began = time.perf_counter()
         store = self.grader.store
-        keys = [content_key(self.subject_key, task.request.describe()) for task in tasks]
-        store.add_trials([self._row(task, key) for task, key in zip(tasks, keys, strict=True)])
+        keys = [self._key(task) for task in tasks]
+        rows = [self._row(task, key) for task, key in zip(tasks, keys, strict=True)]
+        store.add_trials(rows)
         by_key = dict(zip(keys, tasks, strict=True))
         responses = store.responses(list(by_key))
-        places = {k: Place(t.prompt, t.cell if t.purpose == "trial" else None) for k, t in by_key.items()}
+        places = {
+            k: Place(t.prompt, t.cell if t.purpose == "trial" else None, t.origin.judged_from)
+            for k, t in by_key.items()
+        }
         generated = tokens = 0
 
         def produce() -> Iterator[Response]:
@@ -76,14 +83,38 @@ class Measurer:
                 store.add_response(response.id, response)
                 responses[response.id] = response
                 generated += 1
-                tokens += len(response.token_ids)
+                tokens += len(response.token_ids) - by_key[response.id].origin.tokens
                 yield response
 
         try:
             grades = self.grader.grade(produce(), places)
         finally:
             store.add_to_stage(stage, time.perf_counter() - began, tokens, generated)
-        return [Measured(task, responses[key], grades[key]) for task, key in zip(tasks, keys, strict=True)]
+        return [
+            Measured(task, responses[row.response], grades[row.response], row.key)
+            for task, row in zip(tasks, rows, strict=True)
+        ]
+
+    def generate(self, stage: str, requests: Sequence[Request]) -> list[Response]:
+        """Responses that no judge sees, in the order of the requests. What the store has is not done again."""
+        began = time.perf_counter()
+        store = self.grader.store
+        keys = [content_key(self.subject_key, request.describe()) for request in requests]
+        responses = store.responses(sorted(set(keys)))
+        missing = {k: replace(r, id=k) for k, r in zip(keys, requests, strict=True) if k not in responses}
+        try:
+            for response in self.engine.generate(list(missing.values())):
+                store.add_response(response.id, response)
+                responses[response.id] = response
+        finally:
+            done = [responses[k] for k in missing if k in responses]
+            store.add_to_stage(stage, time.perf_counter() - began, sum(len(r.token_ids) for r in done), len(done))
+        return [responses[key] for key in keys]
+
+    def _key(self, task: Task) -> str:
+        described = (self.subject_key, task.request.describe())
+        # judged without its beginning, a response is another exhibit
+        return content_key(*described, *(["continuation"] if task.origin.left_out else []))
 
     @staticmethod
     def _row(task: Task, response_key: str) -> TrialRow:
@@ -96,4 +127,4 @@ class Measurer:
             task.seed,
             task.boost,
         )
-        return TrialRow(content_key(*place, response_key), *place, response_key)
+        return TrialRow(content_key(*place, response_key), *place, response_key, task.origin)

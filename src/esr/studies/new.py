@@ -19,6 +19,7 @@ _COMMENTS = {
     "calibration": "Finds each direction's threshold: the boost whose mean first-attempt score meets the target.",
     "judge": "Who grades. `rule` needs no network.",
     "engine": "How it is computed; may change between runs.",
+    "experiment": "Settings of experiments by key (see the documentation); fixed once the experiment has run.",
 }
 
 

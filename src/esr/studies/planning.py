@@ -10,7 +10,7 @@ from pathlib import Path
 
 from esr.errors import UserError
 from esr.studies.config import JudgeSettings, StudyConfig
-from esr.studies.experiments import experiment
+from esr.studies.experiments.registry import wanted
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store
 
@@ -60,11 +60,12 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     prompts = len(study_prompts(config.prompts.file, folder, config.subject.model))
     d, c = config.directions, config.calibration
     limit, half = config.sampling.max_new_tokens, max(1, round(config.sampling.max_new_tokens / 2))
-    conditions = {name.name for key in experiments for name in experiment(key).conditions()}
+    chosen = wanted(experiments)
+    conditions = sum(e.arms(config.settings_of(e.key)) for e in chosen)
     baseline = prompts * d.baseline_per_prompt
     tried = round(1.5 * d.count) * len(d.efficacy_boosts) * d.efficacy_prompts
     searched = d.count * c.rounds * c.repeats
-    trials = d.count * config.prompts.per_direction * len(conditions)
+    trials = d.count * config.prompts.per_direction * conditions
     stages = [
         Stage("directions", baseline + tried, baseline * limit + tried * half),
         Stage("calibration", searched, searched * half),
@@ -80,8 +81,10 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
                 stages[0] = Stage("directions", 0, 0)
             if (found := store.record("calibration", "all")) is not None:
                 usable = sum(row["threshold"] is not None for row in found)
-                rows = [row.response for row in store.trials() if row.condition in conditions]
-                left = usable * config.prompts.per_direction * len(conditions) - len(store.responses(rows))
+                noted = [store.record("experiment", e.key) or {"controls": {}} for e in chosen]
+                names = {name for record in noted for name in record["controls"]}
+                rows = [row.response for row in store.trials() if row.condition in names]
+                left = usable * config.prompts.per_direction * conditions - len(store.responses(rows))
                 stages[1:] = [Stage("calibration", 0, 0), Stage("trials", max(0, left), max(0, left) * limit)]
     tokens = sum(s.tokens for s in stages)
     calls = sum(s.responses for s in stages)

@@ -53,7 +53,10 @@ def prepare(
         rows = store.trials()
         if not rows:
             raise UserError("a study has trials to judge", f"none in {folder}", "Run it first: esr run STUDY")
-        places = {row.response: Place(row.prompt, (row.direction, row.prompt_index, row.seed)) for row in rows}
+        places = {
+            row.response: Place(row.prompt, (row.direction, row.prompt_index, row.seed), row.origin.judged_from)
+            for row in rows
+        }
         responses = store.responses(list(places))
         grades = store.grades(list(places), judge.key)
         coverage = Coverage.of(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +20,13 @@ from esr.studies.calibrating import calibrate, from_json, to_json
 from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import Condition
 from esr.studies.config import StudyConfig
-from esr.studies.experiments import experiment
+from esr.studies.experiments.registry import Experiment, Settings, wanted
 from esr.studies.grading import Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
 from esr.studies.judges import Coverage, make_judge, preflight, record_judge
-from esr.studies.lock import hold_files, hold_settings, is_locked
-from esr.studies.measure import Measurer, Task
+from esr.studies.lab import Lab
+from esr.studies.lock import hold_experiment, hold_files, hold_settings, is_locked
+from esr.studies.measure import Measurer
 from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
 from esr.studies.store import Store
@@ -46,18 +47,21 @@ def run_study(
     Raises UserError for everything the user can put right, before any generation where it can be known before:
     unknown experiments, prompts, judge, a subject that does not fit together, settings that changed.
     """
-    conditions = _conditions(experiments)
+    chosen = wanted(experiments)
+    settings = {e.key: config.settings_of(e.key) for e in chosen}
     prompts = tuple(study_prompts(config.prompts.file, folder, config.subject.model))
     judge = make_judge(config.judge, config.subject, folder)
     preflight(judge)
     with Store.writing(folder) as store:
         hold_settings(store, config)
+        for key, values in settings.items():
+            hold_experiment(store, key, values.model_dump(mode="json"))
         transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
         subject = load_subject(config.subject)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
-        _check_requests(asker, conditions)
+        _check_requests(asker)
         hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
         hold_files(store, hashes | candidates.hashes)
         _hold_provenance(store, subject)
@@ -67,27 +71,15 @@ def run_study(
         grader = Grader(store, judge, progress, coverage)
         measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
         progress.end()
-        _Run(candidates, asker, measurer, conditions, progress, concreteness).all()
+        _Run(candidates, asker, measurer, folder, chosen, settings, progress, concreteness).all()
 
 
-def _conditions(experiments: Sequence[str]) -> list[Condition]:
-    conditions: dict[str, Condition] = {}
-    for key in experiments:
-        for condition in experiment(key).conditions():
-            if conditions.setdefault(condition.name, condition) != condition:
-                raise UserError("conditions of one run have their own names", f"two of {condition.name}")
-    if not conditions:
-        raise UserError("a run has at least one experiment", None)
-    return list(conditions.values())
-
-
-def _check_requests(asker: Asker, conditions: list[Condition]) -> None:
-    """Every prompt fits under every condition, before anything is generated."""
+def _check_requests(asker: Asker) -> None:
+    """Every prompt fits, before anything is generated."""
     engine = HFEngine(asker.subject)
-    for condition in conditions:
-        for prompt in range(len(asker.prompts)):
-            request = asker.task("trial", condition, Cell(0, prompt, 0), None, 0.0).request
-            engine.check(replace(request, id=f"for prompt {prompt + 1}"))
+    for prompt in range(len(asker.prompts)):
+        request = asker.task("trial", Condition("check"), Cell(0, prompt, 0), None, 0.0).request
+        engine.check(replace(request, id=f"for prompt {prompt + 1}"))
 
 
 def _hold_provenance(store: Store, subject: Subject) -> None:
@@ -111,7 +103,9 @@ class _Run:
     candidates: Candidates
     asker: Asker
     measurer: Measurer
-    conditions: list[Condition]
+    folder: Path
+    experiments: list[Experiment]
+    settings: Mapping[str, Settings]
     progress: Progress
     concreteness: ConcretenessGrader | None
 
@@ -119,7 +113,7 @@ class _Run:
         selection = self._selection()
         directions = [self.candidates.by_id(c.id) for c in selection.chosen]
         calibrations = self._calibrations(directions, selection.unsteered_score)
-        self._trials(directions, calibrations)
+        self._experiments(self._lab(directions, calibrations))
 
     def _selection(self) -> Selection:
         store = self.measurer.grader.store
@@ -147,7 +141,7 @@ class _Run:
         self.progress.end()
         return results
 
-    def _trials(self, directions: list[Direction], calibrations: list[Calibration]) -> None:
+    def _lab(self, directions: list[Direction], calibrations: list[Calibration]) -> Lab:
         config = self.asker.config
         usable = [(d, c.threshold) for d, c in zip(directions, calibrations, strict=True) if c.threshold is not None]
         if not usable:
@@ -158,12 +152,39 @@ class _Run:
             )  # fmt: skip
         ids = [d.id for d, _ in usable]
         cells = draw_cells(config.seed, "trials", ids, len(self.asker.prompts), config.prompts.per_direction)
-        tasks: list[Task] = []
-        for condition in self.conditions:
-            for cell in cells:
-                direction, threshold = usable[cell.direction]
-                boost = condition.boost_factor * threshold
-                tasks.append(self.asker.task("trial", condition, cell, direction, boost))
-        self.progress.start("trials", len(tasks))
-        self.measurer.measure("trials", tasks)
-        self.progress.end()
+        chosen, thresholds = zip(*usable, strict=True)
+        return Lab(self.asker, self.measurer, self.folder, chosen, thresholds, cells, self.progress)
+
+    def _experiments(self, lab: Lab) -> None:
+        """Experiments whose needs are done are measured together, until all are done."""
+        left, done, names = list(self.experiments), set[str](), dict[str, str]()
+        while left:
+            ready = [e for e in left if done.issuperset(e.needs)]
+            conditions: list[Condition] = []
+            for experiment in ready:
+                added = self._prepared(experiment, lab)
+                for condition in added:
+                    if names.setdefault(condition.name, experiment.key) != experiment.key:
+                        raise UserError(
+                            "conditions of one study have their own names",
+                            f"{condition.name} in {names[condition.name]} and in {experiment.key}",
+                        )
+                conditions += added
+            lab.measure(conditions)
+            done |= {e.key for e in ready}
+            left = [e for e in left if e not in ready]
+
+    def _prepared(self, experiment: Experiment, lab: Lab) -> list[Condition]:
+        """An experiment's work, done once, and its conditions; both are noted in the study."""
+        key, settings, store = experiment.key, self.settings[experiment.key], lab.store
+        if experiment.work is not None and store.record("result", key) is None:
+            self.progress.start(key, 0)
+            store.set_record("result", key, experiment.work(lab, settings))
+            self.progress.end()
+        conditions = [] if experiment.conditions is None else list(experiment.conditions(lab, settings))
+        record = {
+            "settings": settings.model_dump(mode="json"),
+            "controls": {condition.name: condition.control for condition in conditions},
+        }
+        store.set_record("experiment", key, record)
+        return conditions

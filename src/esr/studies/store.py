@@ -6,13 +6,18 @@ stored is kept. Every row's key is the hash of what produced it, so asking again
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from esr.errors import UserError
 from esr.judging.records import Judgement, judgement_from_json
@@ -26,14 +31,38 @@ CREATE TABLE IF NOT EXISTS responses (
 CREATE TABLE IF NOT EXISTS trials (
     key TEXT PRIMARY KEY, purpose TEXT NOT NULL, condition TEXT NOT NULL, direction TEXT NOT NULL,
     prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL, seed INTEGER NOT NULL, boost REAL NOT NULL,
-    response TEXT NOT NULL);
+    response TEXT NOT NULL, origin TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE IF NOT EXISTS grades (
     response TEXT NOT NULL, judge TEXT NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (response, judge));
 CREATE TABLE IF NOT EXISTS records (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS readings (
+    response TEXT NOT NULL, kind TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (response, kind));
 CREATE TABLE IF NOT EXISTS stages (
     stage TEXT PRIMARY KEY, seconds REAL NOT NULL, tokens INTEGER NOT NULL, responses INTEGER NOT NULL);
 """
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the beginning of a response comes from, when the model was made to continue a text."""
+
+    source: str = ""
+    """Key of the trial whose response it was taken from; empty: of none."""
+    tokens: int = 0
+    """How many of the response's tokens were given."""
+    characters: int = 0
+    """How many of its text's characters."""
+    left_out: bool = False
+    """The judge sees what follows only."""
+
+    @property
+    def judged_from(self) -> int:
+        """First character of the response that the judge sees."""
+        return self.characters if self.left_out else 0
+
+
+NOWHERE = Origin()
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,7 @@ class TrialRow:
     boost: float
     response: str
     """Key of the response; trials that ask for the very same thing share it."""
+    origin: Origin = NOWHERE
 
 
 class Store:
@@ -82,6 +112,8 @@ class Store:
                     connection.execute("PRAGMA journal_mode=WAL")
                     connection.execute("PRAGMA synchronous=NORMAL")
                     connection.executescript(_SCHEMA)
+                    if "origin" not in {row[1] for row in connection.execute("PRAGMA table_info(trials)")}:
+                        connection.execute("ALTER TABLE trials ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
                     yield cls(connection)
             finally:
                 connection.close()
@@ -140,7 +172,7 @@ class Store:
         """Store trials; those already there are left as they are."""
         with self._db:
             self._db.executemany(
-                "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         r.key,
@@ -152,6 +184,7 @@ class Store:
                         r.seed,
                         r.boost,
                         r.response,
+                        json.dumps({name: value for name, value in vars(r.origin).items() if value}),
                     )
                     for r in rows
                 ],
@@ -201,7 +234,22 @@ class Store:
             "SELECT * FROM trials WHERE purpose = ? ORDER BY condition, direction, prompt_index, seed, key",
             (purpose,),
         )
-        return [TrialRow(*row) for row in rows]
+        return [_trial(row) for row in rows]
+
+    # ---- readings
+
+    def add_reading(self, response: str, kind: str, values: NDArray[np.float32]) -> None:
+        """Store activations [tokens, latents] of a response; ``kind`` says which latents and under what."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(values, np.float32))
+        self._write(
+            "INSERT OR REPLACE INTO readings VALUES (?, ?, ?)", (response, kind, zlib.compress(buffer.getvalue()))
+        )
+
+    def readings(self, kind: str) -> dict[str, NDArray[np.float32]]:
+        """All stored activations of a kind by response, each [tokens, latents]."""
+        rows = self._db.execute("SELECT response, value FROM readings WHERE kind = ? ORDER BY response", (kind,))
+        return {key: np.load(io.BytesIO(zlib.decompress(value)), allow_pickle=False) for key, value in rows}
 
     # ---- stages
 
@@ -231,6 +279,12 @@ class Store:
             marks = ",".join("?" * len(part))
             rows += self._db.execute(f"{sql} IN ({marks}){tail}", (*part, *values)).fetchall()
         return rows
+
+
+def _trial(row: tuple[Any, ...]) -> TrialRow:
+    """A row of the table; one of before there were origins has none."""
+    origin = Origin(**json.loads(row[9])) if len(row) > 9 else NOWHERE
+    return TrialRow(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], origin)
 
 
 def _storable(text: str) -> str:

@@ -54,7 +54,9 @@ class Study:
     @property
     def trials(self) -> pd.DataFrame:
         """One row per trial that has been generated and judged by the study's own judge; the columns are those of
-        ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own."""
+        ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own; ``response``, the response's key; and
+        where the response continues a given text: ``prefix``, ``prefix_tokens`` and ``source``, the key of the trial
+        it was taken from. ``text`` is what the judge saw: in some conditions only what follows the prefix."""
         return self.trials_by(self.judge_key)
 
     def trials_by(self, judge_key: str) -> pd.DataFrame:
@@ -82,14 +84,18 @@ class Study:
                     "prompt": row.prompt,
                     "seed": row.seed,
                     "boost": row.boost,
-                    "text": response.text,
+                    "text": response.text[row.origin.judged_from :],
                     "n_tokens": len(response.token_ids),
                     "finish": response.finish,
                     **_verdict(judgement),
                     "degraded": is_degraded(response.text),
-                    "screened": bool(find_restarts(response.text, row.prompt)),
+                    "screened": bool(find_restarts(response.text[row.origin.judged_from :], row.prompt)),
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
+                    "source": row.origin.source,
+                    "prefix_tokens": row.origin.tokens,
+                    "prefix": response.text[: row.origin.characters],
+                    "response": row.response,
                     "weight": weight,
                 }
             )

@@ -1,36 +1,104 @@
-"""Experiment keys and the conditions they stand for."""
+"""What an experiment is, and which there are: every module of this folder that has an ``EXPERIMENT``, and those that
+other packages register as entry points of the group ``esr.experiments``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from esr.errors import UserError
 from esr.studies.conditions import Condition
-from esr.studies.experiments import boost_sweep, incidence, no_steering
+
+if TYPE_CHECKING:
+    from esr.studies.lab import Lab
+
+ALL = "all"
+"""Stands for every experiment that is part of one run."""
+FIRST = ("incidence", "no-steering", "boost-sweep", "meta-prompts")
+"""Shown and run first; the others follow by key, each after what it needs."""
+
+
+class Settings(BaseModel):
+    """Base of an experiment's own settings: the table ``[experiment] KEY = {...}`` of study.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of METHOD's table of experiments."""
+    """One row of METHOD's table of experiments: trials under some conditions, or work that reads trials."""
 
     key: str
     question: str
-    conditions: Callable[[], list[Condition]]
+    conditions: Callable[[Lab, Any], Sequence[Condition]] | None = None
+    """(lab, settings) -> conditions to measure. Must not depend on anything but the lab's data and seed."""
+    arms: Callable[[Any], int] = field(default=lambda _: 0)
+    """settings -> how many conditions of at most the whole grid, for the plan."""
+    work: Callable[[Lab, Any], Any] | None = None
+    """(lab, settings) -> a result as plain data, stored under the key. Done once, before the conditions."""
+    needs: tuple[str, ...] = ()
+    """Experiments whose trials or result this one reads; they run first."""
+    settings: type[Settings] = Settings
+    figure: Literal["forest", "sweep", "detectors", "courses", "dose", "none"] = "forest"
+    """How the report draws it."""
+    in_all: bool = True
+    """Whether ``all`` includes it."""
 
 
-EXPERIMENTS = {
-    key: Experiment(key, module.QUESTION, module.conditions)
-    for key, module in {
-        "no-steering": no_steering,
-        "incidence": incidence,
-        "boost-sweep": boost_sweep,
-    }.items()
-}
+@cache
+def experiments() -> Mapping[str, Experiment]:
+    """All experiments by key, each after those it needs."""
+    package = import_module("esr.studies.experiments")
+    modules = [import_module(f"{package.__name__}.{m.name}") for m in iter_modules(package.__path__)]
+    found = {m.EXPERIMENT.key: m.EXPERIMENT for m in modules if hasattr(m, "EXPERIMENT")}
+    for point in entry_points(group="esr.experiments"):
+        experiment = point.load()
+        found[experiment.key] = experiment
+    first = [key for key in FIRST if key in found]
+    return {key: found[key] for key in _in_order(found, [*first, *sorted(found.keys() - set(first))])}
 
 
 def experiment(key: str) -> Experiment:
     """Look an experiment up. Raises UserError for an unknown key."""
-    if key not in EXPERIMENTS:
-        raise UserError("an experiment has a known key", key, f"Known: {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[key]
+    if key not in experiments():
+        raise UserError("an experiment has a known key", key, f"Known: {', '.join(experiments())}, {ALL}")
+    return experiments()[key]
+
+
+def wanted(keys: Iterable[str]) -> list[Experiment]:
+    """The experiments of these keys and what they need, in the order they run. ``all`` stands for all of one run.
+
+    Raises UserError for an unknown key, or none.
+    """
+    named = [
+        name
+        for key in keys
+        for name in ([e.key for e in experiments().values() if e.in_all] if key == ALL else [experiment(key).key])
+    ]
+    if not named:
+        raise UserError("a run has at least one experiment", None)
+    needed = set(_in_order(experiments(), named))
+    return [e for e in experiments().values() if e.key in needed]
+
+
+def _in_order(found: Mapping[str, Experiment], keys: Iterable[str]) -> list[str]:
+    """The keys and all they need, each after its needs."""
+    done: dict[str, None] = {}
+
+    def add(key: str, above: tuple[str, ...]) -> None:
+        if key in above:
+            raise UserError("experiments do not need each other in a circle", " -> ".join((*above, key)))
+        for need in found[key].needs:
+            add(need, (*above, key))
+        done.setdefault(key)
+
+    for key in keys:
+        add(key, ())
+    return list(done)

@@ -1,0 +1,153 @@
+"""What an experiment works with: the grid, the thresholds, the outcomes so far, and ways to generate and to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esr.errors import UserError
+from esr.steering.engine import Engine, Request, Response
+from esr.steering.interventions import Direction, Intervention
+from esr.studies.asking import Asker
+from esr.studies.conditions import Condition, Start
+from esr.studies.config import StudyConfig
+from esr.studies.grading import Progress
+from esr.studies.grid import Cell, content_key, generator
+from esr.studies.measure import Measured, Measurer, Task
+from esr.studies.store import Store
+from esr.subjects.loading import Subject
+
+
+@dataclass
+class Lab:
+    """Handed to every experiment's ``conditions`` and ``work``. Nothing here depends on the order of finishing."""
+
+    asker: Asker
+    measurer: Measurer
+    folder: Path
+    """The study's folder: what paths in settings are relative to."""
+    directions: Sequence[Direction]
+    """The calibrated ones; ``Cell.direction`` is a position in it."""
+    thresholds: Sequence[float]
+    """One for each of ``directions``."""
+    cells: Sequence[Cell]
+    """The grid."""
+    progress: Progress
+    _outcomes: dict[str, list[Measured]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's settings."""
+        return self.asker.config
+
+    @property
+    def subject(self) -> Subject:
+        """Model, tokenizer, SAE and labels."""
+        return self.asker.subject
+
+    @property
+    def engine(self) -> Engine:
+        """Generates and reads."""
+        return self.measurer.engine
+
+    @property
+    def store(self) -> Store:
+        """The study file."""
+        return self.measurer.grader.store
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """The study's questions; ``Cell.prompt_index`` is a position in it."""
+        return self.asker.prompts
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a response at most, a prefill included."""
+        return self.config.sampling.max_new_tokens
+
+    # ---- what was measured
+
+    def outcomes(self, condition: str) -> list[Measured]:
+        """The trials of a condition that a needed experiment measured, in its own order: for a condition over the whole
+        grid, that of ``cells``. A trial's key is ``Measured.key``."""
+        return self._outcomes[condition]
+
+    def result(self, key: str) -> Any:
+        """What the ``work`` of a needed experiment gave."""
+        return self.store.record("result", key)
+
+    # ---- making conditions
+
+    def boost(self, condition: Condition, direction: int) -> float:
+        """The boost of a direction (a position in ``directions``) under a condition."""
+        if condition.boost_level is not None:
+            return float(np.mean(self.thresholds) + condition.boost_level * np.std(self.thresholds))
+        return condition.boost_factor * self.thresholds[direction]
+
+    def interventions(self, condition: Condition, direction: int) -> tuple[Intervention, ...]:
+        """What a condition does to the residual stream under a direction."""
+        boost = self.boost(condition, direction)
+        return self.asker.interventions(condition, self.directions[direction], boost, condition.schedule)
+
+    def tasks(self, condition: Condition) -> list[Task]:
+        """The trials of a condition."""
+        starts = [Start(cell) for cell in self.cells] if condition.starts is None else condition.starts
+        return [
+            self.asker.task(
+                "trial", condition, start.cell, self.directions[start.cell.direction],
+                self.boost(condition, start.cell.direction), start=start,
+            )
+            for start in starts
+        ]  # fmt: skip
+
+    def random(self, *names: Any) -> np.random.Generator:
+        """Randomness for one named purpose, from the study's master seed."""
+        return generator(self.config.seed, *names)
+
+    # ---- text and tokens
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Tokens as the engine writes them into a response's text."""
+        tokenizer = self.subject.tokenizer
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def token_at(self, response: Response, character: int) -> int:
+        """How many of a response's tokens lie wholly before a character of its text."""
+        low, high = 0, len(response.token_ids)
+        while low < high:  # the length of the decoded text grows with the number of tokens
+            middle = (low + high + 1) // 2
+            low, high = (
+                (middle, high) if len(self.decode(response.token_ids[:middle])) <= character else (low, middle - 1)
+            )
+        return low
+
+    # ---- doing
+
+    def generate(self, stage: str, requests: Sequence[Request]) -> list[Response]:
+        """Responses without a judge, stored under their content: in the order of the requests."""
+        return self.measurer.generate(stage, requests)
+
+    def hold(self, name: str, content: Any) -> None:
+        """Note what a file that settings only name holds. Raises UserError when it changed since the experiment ran."""
+        found = content_key(content)
+        stored = self.store.meta(f"content {name}")
+        if stored not in (None, found):
+            raise UserError(
+                f"{name} does not change once its experiment has run", f"{stored} before, {found} now",
+                "Put it back, or start a new study in another folder",
+            )  # fmt: skip
+        self.store.set_meta(f"content {name}", found)
+
+    def measure(self, conditions: Sequence[Condition]) -> None:
+        """Have the trials of all conditions done together: one batch may mix them."""
+        tasks = {condition.name: self.tasks(condition) for condition in conditions}
+        flat = [task for some in tasks.values() for task in some]
+        self.progress.start("trials", len(flat))
+        measured = iter(self.measurer.measure("trials", flat))
+        self.progress.end()
+        for name, some in tasks.items():
+            self._outcomes[name] = [next(measured) for _ in some]
