@@ -216,7 +216,7 @@ def test_plan_counts_what_a_run_does(tmp_path: Path, tiny_model_folder: Any, tin
     assert after.responses == 0
     assert after.stored == sum(done.values())
     more = plan_run(tmp_path, config, [*config.experiments, "boost-sweep"])
-        assert 0 < more.responses <= 4 * 5 * 14
+    assert 0 < more.responses <= 4 * 5 * 14
 
 
 def _stages(folder: Path) -> list[tuple[str, float, int, int]]:
