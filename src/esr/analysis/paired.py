@@ -56,7 +56,19 @@ def compare_all(
     others = [name for name in names if name != control]
     if control not in names or not others:
         raise UserError("a comparison needs the control and another condition", f"{control!r} of {names}")
-    parts = [compare(trials, name, control, seed=seed, draws=draws, level=level) for name in others]
+    return compare_pairs(trials, [(name, control) for name in others], seed=seed, draws=draws, level=level)
+
+
+def compare_pairs(
+    trials: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """``compare`` of every (treatment, control) of a family, with ``p_holm``: Holm over all defined p of the table."""
+    parts = [compare(trials, one, other, seed=seed, draws=draws, level=level) for one, other in pairs]
     table = pd.concat(parts, ignore_index=True)
     defined = table["p"].notna()
     table["p_holm"] = math.nan

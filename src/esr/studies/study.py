@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from esr.analysis.paired import compare, compare_pairs
 from esr.errors import UserError
 from esr.judging.degraded import is_degraded
 from esr.judging.records import Judgement, Scored, Unscored
@@ -18,7 +22,9 @@ from esr.judging.screen import find_restarts
 from esr.steering.engine import Response
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
+from esr.studies.conditions import CONTROL
 from esr.studies.config import StudyConfig, read_config
+from esr.studies.experiments.registry import experiments
 from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.lock import check_settings
@@ -26,7 +32,22 @@ from esr.studies.selecting import Chosen, Exclusion, Selection
 from esr.studies.store import Store, TrialRow
 from esr.subjects.spec import ORGANISMS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An experiment that a study has run."""
+
+    key: str
+    question: str
+    figure: str
+    """How it is drawn: ``esr.studies.experiments.registry.Experiment.figure``."""
+    controls: Mapping[str, str | None]
+    """Its conditions, in order, and the condition each is compared with, if any."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class Study:
                     "finish": response.finish,
                     **_verdict(judgement),
                     "degraded": is_degraded(response.text),
-                    "screened": bool(find_restarts(response.text[row.origin.judged_from :], row.prompt)),
+                    "screened": _screened(response.text[row.origin.judged_from :], row.prompt),
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
                     "source": row.origin.source,
@@ -100,6 +121,52 @@ class Study:
                 }
             )
         return _frame(records)
+
+    @property
+    def experiments(self) -> dict[str, Ran]:
+        """The experiments that were begun, in the order they run. One that is not installed here is left out."""
+        with Store.reading(self.folder) as store:
+            records = store.records("experiment")
+        return {
+            key: Ran(key, known.question, known.figure, records[key]["controls"])
+            for key, known in experiments().items()
+            if key in records
+        }
+
+    def result(self, key: str) -> Any:
+        """What an experiment that reads trials found, as plain data. Raises UserError when it has not run."""
+        with Store.reading(self.folder) as store:
+            found = store.record("result", key)
+        if found is None:
+            raise UserError(f"the experiment {key} has run", "no result", f"Run it: esr run STUDY --experiment {key}")
+        return found
+
+    def readings(self, kind: str) -> dict[str, NDArray[np.float32]]:
+        """Stored activations of a kind by trial, each [tokens, latents]."""
+        with Store.reading(self.folder) as store:
+            return store.readings(kind)
+
+    def compare(self, treatment: str, control: str = CONTROL, **options: Any) -> pd.DataFrame:
+        """Two conditions compared: see ``esr.analysis.paired.compare`` for columns and options."""
+        return compare(self.trials, treatment, control, seed=self.config.seed, **options)
+
+    def comparisons(self, key: str, trials: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Every condition of an experiment against its control, one row per statistic as ``compare`` gives them, with
+        ``p_holm`` over the experiment. Empty when no control has been measured. ``trials``: the frame, when at hand."""
+        trials = self.trials if trials is None else trials
+        ran = self.experiments.get(key)
+        present = set(trials["condition"]) if len(trials) else set()
+        pairs = [(t, c) for t, c in (ran.controls.items() if ran else ()) if c is not None and {t, c} <= present]
+        return compare_pairs(trials, pairs, seed=self.config.seed) if pairs else pd.DataFrame()
+
+    def figure(self, key: str, **look: Any) -> Figure:
+        """The figure of an experiment, for matplotlib: ``study.figure("boost-sweep").savefig("sweep.pdf")``.
+
+        Raises UserError when the experiment has not run, or has no figure.
+        """
+        from esr.reporting.experiments import figure  # the one step back in the layout, for the user's sake
+
+        return figure(self, key, **look)
 
     @property
     def judge_key(self) -> str:
@@ -252,6 +319,12 @@ def _judged(
         weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
         if weight:
             yield row, response, judgement, weight
+
+
+@lru_cache(maxsize=200_000)
+def _screened(text: str, prompt: str) -> bool:
+    """Whether the phrase screen finds a restart; it takes about a millisecond, and frames are made again and again."""
+    return bool(find_restarts(text, prompt))
 
 
 def _frame(records: list[dict[str, Any]], record: type | None = None) -> pd.DataFrame:
