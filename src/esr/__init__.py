@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from esr.steering.interventions import Direction as Direction
     from esr.steering.interventions import Schedule as Schedule
     from esr.studies.conditions import Condition as Condition
+    from esr.studies.conditions import Start as Start
+    from esr.studies.experiments.registry import Experiment as Experiment
     from esr.studies.study import Study as Study
     from esr.subjects.chat import chat_ids as chat_ids
     from esr.subjects.loading import Subject as Subject
@@ -28,15 +30,16 @@ if TYPE_CHECKING:
     from esr.subjects.spec import SubjectSpec as SubjectSpec
 
 _HOMES = {
-    "Add": "steering.interventions", "Clamp": "steering.interventions", "Condition": "studies.conditions",
-    "Direction": "steering.interventions", "HFEngine": "steering.hf", "Request": "steering.engine",
-    "Response": "steering.engine", "Sampling": "steering.engine", "Schedule": "steering.interventions",
-    "SteeringError": "errors", "Study": "studies.study", "Subject": "subjects.loading",
-    "SubjectSpec": "subjects.spec", "UserError": "errors", "chat_ids": "subjects.chat",
-    "load_subject": "subjects.loading", "summarise": "analysis.metrics",
+    "Add": "steering.interventions", "chat_ids": "subjects.chat", "Clamp": "steering.interventions",
+    "Condition": "studies.conditions", "Direction": "steering.interventions",
+    "Experiment": "studies.experiments.registry", "HFEngine": "steering.hf", "load_subject": "subjects.loading",
+    "Request": "steering.engine", "Response": "steering.engine", "Sampling": "steering.engine",
+    "Schedule": "steering.interventions", "Start": "studies.conditions", "SteeringError": "errors",
+    "Study": "studies.study", "Subject": "subjects.loading", "SubjectSpec": "subjects.spec",
+    "summarise": "analysis.metrics", "UserError": "errors",
 }  # fmt: skip
 
-__all__ = [*_HOMES, "open"]
+__all__ = [*_HOMES, "open", "run"]
 
 
 def open(folder: str) -> Study:
@@ -44,6 +47,22 @@ def open(folder: str) -> Study:
     from esr.studies.study import Study
 
     return Study.open(folder)
+
+
+def run(folder: str, *experiments: str) -> Study:
+    """Run what is missing of a study's experiments (default: those of its study.toml), and open it.
+
+    Raises UserError as ``esr run`` reports them.
+    """
+    from pathlib import Path
+
+    from esr.studies.config import read_config
+    from esr.studies.progress import Lines
+    from esr.studies.runner import run_study
+
+    config = read_config(Path(folder))
+    run_study(Path(folder), config, experiments or config.experiments, Lines(print))
+    return open(folder)
 
 
 def __getattr__(name: str) -> Any:

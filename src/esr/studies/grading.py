@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from esr.judging.records import Exhibit, Judge, Judgement, Unscored
+from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
 from esr.studies.judges import Coverage
 from esr.studies.store import Store
@@ -80,8 +81,11 @@ class Grader:
                     continue
                 place = places[response.id]
                 tokens[response.id] = len(response.token_ids)
+                seen = response.text[place.judged_from :]
+                if place.cell is not None:  # only the grid's are shown beside the judge
+                    self.store.add_screen(response.id, SCREEN_VERSION, bool(find_restarts(seen, place.prompt)))
                 if place.cell is None or self.coverage.weight(place.cell, place.prompt, response):
-                    yield Exhibit(response.id, place.prompt, response.text[place.judged_from :])
+                    yield Exhibit(response.id, place.prompt, seen)
                 else:
                     keep(response.id, LEFT_OUT)
 

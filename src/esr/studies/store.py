@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS grades (
     response TEXT NOT NULL, judge TEXT NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (response, judge));
 CREATE TABLE IF NOT EXISTS records (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS screens (
+    response TEXT NOT NULL, version INTEGER NOT NULL, restart INTEGER NOT NULL, PRIMARY KEY (response, version));
 CREATE TABLE IF NOT EXISTS readings (
     response TEXT NOT NULL, kind TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (response, kind));
 CREATE TABLE IF NOT EXISTS stages (
@@ -223,6 +225,17 @@ class Store:
         )
         return {r[0]: judgement_from_json(json.loads(r[1])) for r in rows}
 
+    def add_screen(self, response: str, version: int, restart: bool) -> None:
+        """Store whether a version of the phrase screen finds a restart in what judges see of a response."""
+        self._write("INSERT OR IGNORE INTO screens VALUES (?, ?, ?)", (response, version, int(restart)))
+
+    def screens(self, version: int) -> dict[str, bool]:
+        """What a version of the phrase screen found, by response."""
+        if not self._has("screens"):
+            return {}
+        rows = self._db.execute("SELECT response, restart FROM screens WHERE version = ?", (version,))
+        return {response: bool(restart) for response, restart in rows}
+
     def drop_grades(self, judge: str, responses: list[str]) -> None:
         """Forget a judge's verdicts on these responses, so that they are asked for again."""
         with self._db:
@@ -246,8 +259,15 @@ class Store:
             "INSERT OR REPLACE INTO readings VALUES (?, ?, ?)", (response, kind, zlib.compress(buffer.getvalue()))
         )
 
+    def has_reading(self, response: str, kind: str) -> bool:
+        """Whether a reading is stored."""
+        found = self._db.execute("SELECT 1 FROM readings WHERE response = ? AND kind = ?", (response, kind))
+        return found.fetchone() is not None
+
     def readings(self, kind: str) -> dict[str, NDArray[np.float32]]:
         """All stored activations of a kind by response, each [tokens, latents]."""
+        if not self._has("readings"):
+            return {}
         rows = self._db.execute("SELECT response, value FROM readings WHERE kind = ? ORDER BY response", (kind,))
         return {key: np.load(io.BytesIO(zlib.decompress(value)), allow_pickle=False) for key, value in rows}
 
@@ -267,6 +287,10 @@ class Store:
         return list(self._db.execute("SELECT stage, seconds, tokens, responses FROM stages ORDER BY rowid"))
 
     # ---- plumbing
+
+    def _has(self, table: str) -> bool:
+        """Whether a table is there: a study of before there was one is read as if it were empty."""
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> None:
         with self._db:

@@ -6,19 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from esr.analysis.paired import compare, compare_pairs
 from esr.errors import UserError
 from esr.judging.degraded import is_degraded
 from esr.judging.records import Judgement, Scored, Unscored
-from esr.judging.screen import find_restarts
+from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
 from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
@@ -34,6 +30,8 @@ from esr.subjects.spec import ORGANISMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from esr.analysis.activations import Activations
 
 _NAN = float("nan")
 
@@ -52,7 +50,11 @@ class Ran:
 
 @dataclass(frozen=True)
 class Study:
-    """Opened with ``esr.open``. Everything is read when asked for, so a running study can be watched."""
+    """Opened with ``esr.open``. Everything is read when asked for, so a running study can be watched.
+
+    ``compare``, ``comparisons``, ``activations`` and ``figure`` call what lies further on in the flow: they are here for
+    the user's sake.
+    """
 
     folder: Path
     config: StudyConfig
@@ -91,10 +93,13 @@ class Study:
                 raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
             responses = store.responses(sorted({r.response for r in rows}))
             judged = list(_judged(store, rows, responses, judge_key, judge))
+            screens = store.screens(SCREEN_VERSION)
         chosen = {c.id: c for c in self._selection().chosen}
         thresholds = self.calibration.set_index("direction")["threshold"]
         records = []
         for row, response, judgement, weight in judged:
+            text = response.text[row.origin.judged_from :]
+            screened = screens.get(row.response)
             records.append(
                 {
                     "trial": row.key,
@@ -105,12 +110,12 @@ class Study:
                     "prompt": row.prompt,
                     "seed": row.seed,
                     "boost": row.boost,
-                    "text": response.text[row.origin.judged_from :],
+                    "text": text,
                     "n_tokens": len(response.token_ids),
                     "finish": response.finish,
                     **_verdict(judgement),
-                    "degraded": is_degraded(response.text),
-                    "screened": _screened(response.text[row.origin.judged_from :], row.prompt),
+                    "degraded": is_degraded(text),
+                    "screened": bool(find_restarts(text, row.prompt)) if screened is None else screened,
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
                     "source": row.origin.source,
@@ -141,18 +146,29 @@ class Study:
             raise UserError(f"the experiment {key} has run", "no result", f"Run it: esr run STUDY --experiment {key}")
         return found
 
-    def readings(self, kind: str) -> dict[str, NDArray[np.float32]]:
-        """Stored activations of a kind by trial, each [tokens, latents]."""
+    @property
+    def activations(self) -> Activations:
+        """What the experiment ``activations`` read. Raises UserError when it has not run or read nothing."""
+        from esr.analysis.activations import Activations, Reading
+
+        found = self.result("activations")
         with Store.reading(self.folder) as store:
-            return store.readings(kind)
+            values = store.readings("activations")
+        readings = [Reading(**reading, values=values[reading["trial"]]) for reading in found["readings"]]
+        groups = {name: tuple(latents) for name, latents in found["groups"].items()}
+        return Activations(tuple(readings), tuple(found["latents"]), groups)
 
     def compare(self, treatment: str, control: str = CONTROL, **options: Any) -> pd.DataFrame:
         """Two conditions compared: see ``esr.analysis.paired.compare`` for columns and options."""
+        from esr.analysis.paired import compare
+
         return compare(self.trials, treatment, control, seed=self.config.seed, **options)
 
     def comparisons(self, key: str, trials: pd.DataFrame | None = None) -> pd.DataFrame:
         """Every condition of an experiment against its control, one row per statistic as ``compare`` gives them, with
         ``p_holm`` over the experiment. Empty when no control has been measured. ``trials``: the frame, when at hand."""
+        from esr.analysis.paired import compare_pairs
+
         trials = self.trials if trials is None else trials
         ran = self.experiments.get(key)
         present = set(trials["condition"]) if len(trials) else set()
@@ -164,7 +180,7 @@ class Study:
 
         Raises UserError when the experiment has not run, or has no figure.
         """
-        from esr.reporting.experiments import figure  # the one step back in the layout, for the user's sake
+        from esr.reporting.experiments import figure
 
         return figure(self, key, **look)
 
@@ -319,12 +335,6 @@ def _judged(
         weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
         if weight:
             yield row, response, judgement, weight
-
-
-@lru_cache(maxsize=200_000)
-def _screened(text: str, prompt: str) -> bool:
-    """Whether the phrase screen finds a restart; it takes about a millisecond, and frames are made again and again."""
-    return bool(find_restarts(text, prompt))
 
 
 def _frame(records: list[dict[str, Any]], record: type | None = None) -> pd.DataFrame:

@@ -1,5 +1,5 @@
-"""What an experiment is, and which there are: every module of this folder that has an ``EXPERIMENT``, and those that
-other packages register as entry points of the group ``esr.experiments``."""
+"""What an experiment is, and which there are: every module of this folder that has an ``EXPERIMENT``, those that other
+packages have as entry points of the group ``esr.experiments``, and those given to ``register``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,22 @@ class Experiment:
     """Whether ``all`` includes it."""
 
 
+_REGISTERED: dict[str, Experiment] = {}
+
+
+def register(experiment: Experiment) -> Experiment:
+    """Make an experiment known for as long as this process runs: for notebooks and scripts. Returns it.
+
+    Raises UserError for a key that is taken.
+    """
+    taken = experiment.key == ALL or (experiment.key in experiments() and experiment.key not in _REGISTERED)
+    if taken:
+        raise UserError("an experiment has a key of its own", experiment.key)
+    _REGISTERED[experiment.key] = experiment
+    experiments.cache_clear()
+    return experiment
+
+
 @cache
 def experiments() -> Mapping[str, Experiment]:
     """All experiments by key, each after those it needs."""
@@ -61,6 +77,7 @@ def experiments() -> Mapping[str, Experiment]:
     for point in entry_points(group="esr.experiments"):
         experiment = point.load()
         found[experiment.key] = experiment
+    found |= _REGISTERED
     first = [key for key in FIRST if key in found]
     return {key: found[key] for key in _in_order(found, [*first, *sorted(found.keys() - set(first))])}
 
