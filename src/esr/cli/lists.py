@@ -38,8 +38,10 @@ def subjects(as_json: AsJson = False) -> None:
 
 @app.command("experiments")
 def list_experiments(as_json: AsJson = False) -> None:
-    """List the experiments: what each asks, what it takes at most (in conditions; each is one response per direction
-    and prompt), and what runs before it.
+    """List the experiments: what each asks, what it costs at most, and what runs before it.
+
+    A condition is one response per direction and prompt: ``responses`` is for the default study of 40 directions with 5
+    prompts each. `esr plan STUDY` counts for your own.
 
     Example: esr experiments
     """
@@ -50,6 +52,7 @@ def list_experiments(as_json: AsJson = False) -> None:
             "key": e.key,
             "question": e.question,
             "conditions": e.arms(e.settings()),
+            "responses": 200 * e.arms(e.settings()),
             "needs": ", ".join(e.needs),
             "in all": "yes" if e.in_all else "no",
         }

@@ -52,8 +52,8 @@ class Ran:
 class Study:
     """Opened with ``esr.open``. Everything is read when asked for, so a running study can be watched.
 
-    ``compare``, ``comparisons``, ``activations`` and ``figure`` call what lies further on in the flow: they are here for
-    the user's sake.
+    ``compare``, ``comparisons``, ``activations`` and ``figure`` call what lies further on in the flow, for the user's
+    sake.
     """
 
     folder: Path
