@@ -6,7 +6,14 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from esr.analysis.metrics import STATISTICS, summarise
-from esr.analysis.uncertainty import BOOTSTRAP, UNDEFINED, WILSON_CLUSTERS, ratio_interval, wilson
+from esr.analysis.uncertainty import (
+    BOOTSTRAP,
+    CROSSED_BOOTSTRAP,
+    DIRECTIONS_AS_TRIALS,
+    UNDEFINED,
+    ratio_interval,
+    wilson,
+)
 from esr.errors import UserError
 
 
@@ -78,7 +85,7 @@ def test_no_denominator_is_nan_with_its_reason_never_0(make_trials):
     assert row["improvement_rate_note"] == "no multi-attempt responses"
     assert row["improvement_rate_interval_method"] == UNDEFINED
     assert row["esr_rate"] == 0.0
-    assert row["esr_rate_interval_method"] == WILSON_CLUSTERS
+    assert row["esr_rate_interval_method"] == DIRECTIONS_AS_TRIALS
     (row,) = summarise(make_trials([{"scores": None}]), draws=50).to_dict("records")
     assert math.isnan(row["esr_rate"])
     assert row["esr_rate_note"] == "no scored responses"
@@ -122,6 +129,23 @@ def test_results_depend_neither_on_row_order_nor_on_other_conditions(random_stud
     alone = summarise(trials[trials["condition"] == "steered"], seed=1, draws=300)
     assert_frame_equal(alone, once[once["condition"] == "steered"].reset_index(drop=True), check_exact=True)
     assert list(once["condition"]) == ["plain", "steered"]
+
+
+def test_crossed_intervals_are_those_of_the_tables_by_direction_and_prompt(random_study):
+    trials = random_study(24, 12)
+    summary = summarise(trials, clusters="direction x prompt", seed=3, draws=300).set_index("condition")
+    for condition, rows in trials[trials["state"] == "scored"].groupby("condition"):
+        cells = rows.pivot_table(index="direction", columns="prompt_index", values="improved", aggfunc=["sum", "count"])
+        events, counts = (cells[name].fillna(0).to_numpy(float) for name in ("sum", "count"))
+        interval = ratio_interval(events, counts, seed=3, draws=300)
+        row = summary.loc[condition]
+        assert row["esr_rate_interval_method"] == interval.method
+        assert (row["esr_rate_low"], row["esr_rate_high"]) == pytest.approx((interval.low, interval.high), abs=1e-10)
+    assert summary.loc["steered", "esr_rate_interval_method"] == CROSSED_BOOTSTRAP
+    shuffled = summarise(trials.sample(frac=1, random_state=1), clusters="direction x prompt", seed=3, draws=300)
+    assert_frame_equal(summary.reset_index(), shuffled, check_exact=True)
+    with pytest.raises(UserError, match=r"clusters are 'direction' or .*Got 'prompt'"):
+        summarise(trials, clusters="prompt")
 
 
 def test_interval_depends_on_the_seed_only_a_little(random_study):

@@ -1,14 +1,17 @@
 """A small study as a report sees it, tame or hostile."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_results import GROUPS, MATCHES, activation_tables, discovery, dose_frame
 
+from esr.analysis.paired import compare_pairs
 from esr.judging.records import Attempt
-from esr.reporting.view import CALIBRATION, EXCLUSIONS, STAGES, StudyView
+from esr.reporting.view import CALIBRATION, EXCLUSIONS, STAGES, ExperimentView, StudyView
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -79,12 +82,16 @@ def make_view() -> Callable[..., StudyView]:
                             "improved": multi and scores[-1] > scores[0],
                             "degraded": bool(generator.random() < 0.1),
                             "promoted": direction == 2,
+                            "screened": multi,
+                            "weight": 1.0,
+                            "segments": [50.0, 20.0, 80.0] if prompt == 1 else [],
                             "attempts": attempts if scored else [],
                         }
                     )
         calibration = [
             (f"latent:{d}", short(), *((np.nan, 1, 9) if d > 11 else (2.0 + d, 1.5 + d, 3.0 + d)), 33.0, 20, 90)
             + (("uncalibrated", short()) if d > 11 else ("calibrated", ""))
+            + (12.5 if d else np.nan, d - 1.5, d == 2)
             for d in range(14)
         ]
         given: dict[str, Any] = {
@@ -100,6 +107,45 @@ def make_view() -> Callable[..., StudyView]:
         return StudyView(**(given | fields))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whole_view(make_view: Callable[..., StudyView]) -> Callable[..., StudyView]:
+    """The same with an experiment of every kind; ``words`` also name their conditions and latents."""
+
+    def make(words: tuple[str, ...] = ("plain words",), **fields: Any) -> StudyView:
+        view = make_view(words, **fields)
+        steered = view.trials[view.trials["condition"].eq("incidence")]
+        names = {"sweep": [f"{words[0][:60]} x{k}" for k in range(3)], "other": [f"{words[-1][:60]} arm", "alone"]}
+        names = {key: [name.encode("ascii", "replace").decode() for name in some] for key, some in names.items()}
+        arms = [view.trials]
+        for k, name in enumerate(names["sweep"]):
+            arms.append(steered.assign(condition=name, trial=f"s{k}" + steered["trial"], boost=1.75 * (1 + k)))
+        part = steered[steered["prompt_index"].gt(0)]
+        for k, name in enumerate(names["other"]):
+            arms.append(part.assign(condition=name, trial=f"o{k}" + part["trial"], boost=9.0))
+        trials = pd.concat(arms, ignore_index=True)
+        experiments = (
+            ExperimentView("incidence", "How often?", "forest", {"incidence": None}),
+            ExperimentView("no-steering", "Without?", "forest", {"no-steering": "incidence"}),
+            ExperimentView("boost-sweep", "At what strength?", "sweep", dict.fromkeys(names["sweep"], "incidence")),
+            ExperimentView("matched-prefix", "Text?", "forest", {names["other"][0]: names["other"][1], "alone": None}),
+        )
+        experiments = tuple(_compared(e, trials) for e in experiments)
+        others = (
+            ExperimentView("otd-discovery", "Which?", "detectors", {}, result=discovery(words)),
+            ExperimentView("random-ablation", "Any?", "forest", {}, result=MATCHES),
+            ExperimentView("activations", "When?", "courses", {}, result=GROUPS, activations=activation_tables()),
+            ExperimentView("fine-tuning", "Trained?", "dose", {}, dose=dose_frame()),
+        )
+        return dataclasses.replace(view, trials=trials, experiments=experiments + others)
+
+    return make
+
+
+def _compared(experiment: ExperimentView, trials: pd.DataFrame) -> ExperimentView:
+    pairs = [(name, control) for name, control in experiment.controls.items() if control]
+    return dataclasses.replace(experiment, comparisons=compare_pairs(trials, pairs, draws=200)) if pairs else experiment
 
 
 def _frame(rows: list[Any], columns: Any) -> pd.DataFrame:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def test_rates_show_value_counts_and_reason(view):
     figure = figures.rates(summary)
     shown = texts(figure)
     row = summary.set_index("condition").loc["incidence"]
-    assert f"{100 * row['esr_rate']:.1f} %   {row['esr_rate_numerator']} of {row['esr_rate_denominator']}" in shown
+    assert f"{100 * row['esr_rate']:.1f} %\u2003{row['esr_rate_numerator']} of {row['esr_rate_denominator']}" in shown
     assert "undefined: no multi-attempt responses" in shown
     lines = [c.get_segments() for axis in figure.axes for c in axis.collections]
     low, high = row["multi_attempt_rate_low"], row["multi_attempt_rate_high"]
@@ -97,6 +98,39 @@ def test_hostile_text_is_drawn_as_text(make_view, hostile, theme, width):
         figures.thresholds(view.calibration, 30, theme=theme, width=width),
     ):
         assert figures.png(figure, 60).startswith(b"\x89PNG")
+
+
+def test_an_svg_is_itself_again_with_plain_fonts_and_nothing_foreign(view):
+    summary = summarise(view.trials, draws=50)
+    page = figures.svg(figures.rates(summary))
+    assert page == figures.svg(figures.rates(summary))
+    assert "DejaVu Sans',Verdana,Arial,sans-serif!important" in page
+    assert ">incidence</text>" in page
+    assert not re.search(r"<(script|image|foreignObject)|https?://(?!www\.w3\.org|purl\.org)", page)
+
+
+def test_a_recoloured_svg_is_the_one_drawn_in_the_other_theme(view):
+    summary = summarise(view.trials, draws=50)
+    summary["condition"] = pd.Series(["#0072b2 #ffffff", "other"], dtype=object)
+    for draw, data in ((figures.rates, summary), (figures.first_last, view.trials)):
+        light, dark = (figures.svg(draw(data, theme=theme)) for theme in (figures.LIGHT, figures.DARK))
+        recoloured = figures.recoloured(light, figures.LIGHT, figures.DARK)
+        assert recoloured != light
+        assert sorted(_without_ids(recoloured)) == sorted(_without_ids(dark))
+        assert figures.recoloured(recoloured, figures.DARK, figures.LIGHT) == light
+    assert all(len(set(colours)) == len(colours) for colours in map(figures._colours, (figures.LIGHT, figures.DARK)))
+
+
+def _without_ids(page):
+    """Lines without the names that matplotlib makes of an artist's look."""
+    return [re.sub(r"(#|id=\"|url\(#)[mpC][0-9a-f_]{8,}", "", line) for line in page.splitlines()]
+
+
+def test_coinciding_responses_do_not_cover_the_figure(view):
+    trials = view.trials[view.trials["condition"] == "incidence"].assign(first_score=0.0, last_score=100.0)
+    many = pd.concat([trials.assign(trial=f"{k}" + trials["trial"]) for k in range(20)])
+    sizes = figures.first_last(many).axes[1].collections[0].get_sizes()
+    assert sizes.max() == pytest.approx(600)
 
 
 def test_label_is_one_plain_line():

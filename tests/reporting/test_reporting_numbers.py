@@ -23,6 +23,9 @@ def test_percent(rate, shown):
 def test_signed_numbers_use_a_true_minus():
     assert numbers.percent_points(-0.123) == "−12.3 pp"
     assert numbers.points(4.0, signed=True) == "+4.0"
+    assert numbers.points(-0.04, signed=True) == "+0.0"
+    assert numbers.points(-0.04) == "0.0"
+    assert numbers.percent_points(-0.0001) == "+0.0 pp"
     assert numbers.span(-1.0, 2.0, signed=True) == "−1.0 to +2.0"
 
 

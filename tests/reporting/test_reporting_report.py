@@ -1,14 +1,17 @@
 import dataclasses
+import functools
 import re
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
+from esr.analysis.metrics import summarise
 from esr.errors import UserError
 from esr.reporting import report
 from esr.reporting.report import flat, render_report, report_html
-from esr.reporting.view import PublishedFigure, StudyView
+from esr.reporting.view import ExperimentView, StudyView
+from esr.subjects.published_figures import PublishedFigure
 
 VOID = {"meta", "img", "source", "link", "br", "hr", "input"}
 
@@ -46,8 +49,10 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Figures have their own tests; most of the page's need none."""
-    monkeypatch.setattr(report, "_picture", lambda draw: report.Picture(*["data:image/png;base64,AA=="] * 4))
+    """Figures and intervals have their own tests; most of the page's need none, or rough ones."""
+    monkeypatch.setattr(report, "summarise", functools.partial(summarise, draws=100))
+    uris = ["data:image/svg+xml;base64,AA=="] * 4
+    monkeypatch.setattr(report, "_picture", lambda draw, caption: report.Picture(*uris, caption))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,88 @@ def test_the_page_holds_every_part(whole):
     assert page.tags.count("mark") > 10
 
 
+def test_every_experiment_has_its_section(whole_view, no_pictures):
+    view = whole_view()
+    html = report_html(view)
+    page = Page(html)
+    anchors = [v for t, n, v in page.attributes if t == "section" and n == "id"]
+    shown = [e for e in view.experiments if e.key not in ("incidence", "no-steering")]
+    assert anchors == [
+        "results", "paired", *(f"experiment-{i + 1}" for i in range(len(shown))), "episodes", "calibration",
+        "directions", "provenance",
+    ]  # fmt: skip
+    for experiment in shown:
+        assert f">{experiment.key}</a></li>" in html  # in the navigation
+        assert experiment.question in page.words
+    for part in (
+        "Each is compared with incidence.",
+        "incidence control, from above",
+        "Compared: plain words arm with alone.",
+        "plain words x0 − incidence",
+        "2 latents chosen of 1,234 alive",
+        "0.612 to 0.987",
+        "How well the 2 random sets match the detectors",
+        "Mean activation of each latent",
+        "Dose and response",
+    ):
+        assert part in page.words, part
+
+
+def test_each_condition_of_the_headline_and_of_an_experiment_is_shown_with_its_counts(whole_view, no_pictures):
+    view = whole_view()
+    sections = dict(re.findall(r'<section id="([^"]+)">(.*?)</section>', report_html(view), flags=re.S))
+    summary = summarise(view.trials, seed=view.seed).set_index("condition")
+    for name, where in {"incidence": "results", "plain words x1": "experiment-1", "alone": "experiment-2"}.items():
+        row = summary.loc[name]
+        table = Page(sections[where].partition("</table>")[0] + "</table></div>").words
+        counts = f"{row['n_directions']} directions"
+        for part in (name, f"{100 * row['esr_rate']:.1f} %", f"{row['n_trials']} trials", counts):
+            assert part in table, part
+        assert f"{row['n_unscored']} unscored" in table
+        assert f"{row['n_degraded']} degraded" in table
+    assert "x1" not in Page(sections["results"]).words.partition("degraded responses")[0]
+
+
+def test_published_figures_stand_with_their_experiment(whole_view, no_pictures):
+    published = tuple(
+        PublishedFigure(condition, "ESR rate", value, "arXiv 2602.06941 v1")
+        for condition, value in {"incidence": "3.8 %", "boost-sweep": "1.0 %", "vectors": "3.6 %"}.items()
+    )
+    html = report_html(whole_view(is_organism=False, published=published))
+    sections = dict(re.findall(r'<section id="([^"]+)">(.*?)</section>', html, flags=re.S))
+    where = {value: {k for k, text in sections.items() if f">{value}</td>" in text} for value in ("3.8 %", "1.0 %")}
+    assert where == {"3.8 %": {"results"}, "1.0 %": {"experiment-1"}}
+    assert "3.6 %" not in html  # of an experiment that this study has not run
+
+
+def test_the_checks_of_each_direction_are_columns(make_view, no_pictures):
+    html = report_html(make_view())
+    words = Page(html).words
+    assert "Checks of the 14 directions" in words
+    assert words.count("promotes restarts") == 2  # in both tables
+    assert words.count("not tried") == 2
+    low, high, threshold = 1.5, 3.0, 2.0
+    assert f"{100 * (high - low) / threshold:.0f} %" in words
+
+
+def test_without_incidence_and_no_steering_the_experiments_stand_alone(whole_view, no_pictures):
+    view = whole_view()
+    trials = view.trials[~view.trials["condition"].isin(["incidence", "no-steering"])]
+    experiments = tuple(
+        dataclasses.replace(e, comparisons=pd.DataFrame()) for e in view.experiments if e.key == "boost-sweep"
+    )
+    some = trials[trials["condition"].isin(list(experiments[0].controls))]
+    words = Page(report_html(dataclasses.replace(view, trials=some, experiments=experiments))).words
+    assert "Neither incidence nor no-steering was measured" in words
+    assert "Not compared, for it has not been measured: incidence." in words
+    assert "Paired comparison" not in words
+
+
+def test_an_experiment_without_trials_or_result_is_left_out(make_view, no_pictures):
+    begun = (ExperimentView("prefill", "Text?", "forest", {"prefill 1": "incidence"}),)
+    assert "prefill" not in report_html(make_view(experiments=begun))
+
+
 def test_the_page_needs_nothing_else(whole):
     page = Page(whole)
     policy = next(v for t, n, v in page.attributes if t == "meta" and n == "content" and "default-src" in v)
@@ -88,17 +175,19 @@ def test_the_page_needs_nothing_else(whole):
     assert "script" not in page.tags
     loaded = [v for t, n, v in page.attributes if n in ("src", "srcset")]
     assert len(loaded) == 12
-    assert all(v.startswith("data:image/png;base64,") for v in loaded)
+    assert all(v.startswith("data:image/svg+xml;base64,") for v in loaded)
     assert all(v.startswith("#") for t, n, v in page.attributes if n == "href")
     assert not re.search(r"url\(|@import|https?:", whole)
     ids = [v for t, n, v in page.attributes if n == "id"]
     assert {v[1:] for t, n, v in page.attributes if n == "href"} <= set(ids)
 
 
-def test_no_foreign_tag_or_attribute_gets_in(make_view, hostile, no_pictures):
-    published = tuple(PublishedFigure(word, word, word, word) for word in hostile)
-    views = [make_view(words, is_organism=False, published=published) for words in [hostile, *zip(hostile)]]
-    tame = Page(report_html(make_view(is_organism=False, published=published[:1])))
+def test_no_foreign_tag_or_attribute_gets_in(whole_view, hostile, no_pictures):
+    published = tuple(
+        PublishedFigure(f"{key}: {word}", word, word, word) for word in hostile for key in ("incidence", "boost-sweep")
+    )
+    views = [whole_view(words, is_organism=False, published=published) for words in [hostile, *zip(hostile)]]
+    tame = Page(report_html(whole_view(is_organism=False, published=published[:2])))
     tags, attributes = set(tame.tags), {(t, n) for t, n, _ in tame.attributes}
     for view in views:
         page = Page(report_html(view))
@@ -112,8 +201,8 @@ def test_no_foreign_tag_or_attribute_gets_in(make_view, hostile, no_pictures):
         assert all(re.fullmatch(r"[a-z \-]+", value) for value in classes)
 
 
-def test_hostile_characters_are_shown_as_escapes(make_view, hostile, no_pictures, tmp_path):
-    render_report(make_view(hostile), tmp_path / "report.html")
+def test_hostile_characters_are_shown_as_escapes(whole_view, hostile, no_pictures, tmp_path):
+    render_report(whole_view(hostile), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_bytes().decode("utf-8")
     assert not set(text) & set("\x00\x07\x1b\x7f\x85\x9b\r\u202e\u202c\u2066\u2069\u200b\u2028\ufeff\U000e0041")
     words = Page(text).words

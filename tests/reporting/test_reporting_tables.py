@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pandas as pd
@@ -6,7 +7,9 @@ from rich.console import Console
 
 from esr.analysis.metrics import summarise
 from esr.analysis.paired import compare_all
-from esr.reporting.tables import WIDTH, headline_table, paired_table
+from esr.reporting import compact
+from esr.reporting.tables import WIDTH, compact_table, headline_table, paired_table
+from esr.reporting.view import ExperimentView
 
 
 def shown(table, width=WIDTH, **options):
@@ -33,6 +36,36 @@ def test_headline_shows_rates_intervals_counts_and_footnotes(trials):
     assert "takes every direction as one trial" in " ".join(text.split())
 
 
+def test_compact_shows_two_lines_per_condition_with_every_count(trials):
+    view = ExperimentView("some", "Why?", "forest", {"no-steering": "incidence"})
+    view = dataclasses.replace(view, comparisons=compare_all(trials, "incidence", draws=200))
+    summary = summarise(trials, draws=200)
+    rows = compact.rows(summary, view)
+    text = shown(compact_table("some: Why?", rows, ["A remark."]))
+    row = summary.set_index("condition").loc["no-steering"]
+    first = next(line for line in text.splitlines() if line.strip().startswith("no-steering"))
+    second = text.splitlines()[text.splitlines().index(first) + 1]
+    difference = rows[0].esr.difference
+    assert first.split()[1:] == [
+        "0.0", "0.0", "undefined", f"{row['mean_first_score']:.1f}", *difference.value.split(), rows[0].esr.p_holm,
+        str(row["n_trials"]), str(row["n_unscored"]),
+    ]  # fmt: skip
+    assert f"{row['mean_first_score_low']:.1f}–{row['mean_first_score_high']:.1f}" in second
+    assert difference.interval in second
+    assert second.split()[-2:] == [str(row["n_directions"]), str(row["n_degraded"])]
+    assert "A remark." in text
+    assert "some: Why?" in text
+
+
+def test_compact_leaves_out_what_was_not_compared_and_counts_the_restarts(trials):
+    summary = summarise(trials, draws=200)
+    text = shown(compact_table("All", compact.rows(summary)))
+    assert "control" not in text
+    assert "Holm" not in text
+    row = summary.set_index("condition").loc["incidence"]
+    assert f"{100 * row['improvement_rate']:.1f} of {row['improvement_rate_denominator']}" in text
+
+
 def test_paired_shows_difference_ratio_p_and_pairs(trials):
     paired = compare_all(trials, "no-steering", draws=200)
     text = shown(paired_table(paired))
@@ -49,9 +82,15 @@ def test_hostile_names_fit_the_width_and_are_not_markup(trials, hostile):
         steered.assign(condition=name, reason=name, trial=steered["trial"] + str(i)) for i, name in enumerate(names)
     ]
     study = pd.concat([trials, *arms])
+    summary, paired = summarise(study, draws=20), compare_all(study, "no-steering", draws=20)
+    view = ExperimentView("some", "Why?", "forest", dict.fromkeys(names, "no-steering"), paired)
+    rows = compact.rows(summary, view)
+    assert len(rows) == len(names)
     for table in (
-        headline_table(summarise(study, draws=20)),
-        paired_table(compare_all(study, "no-steering", draws=20)),
+        headline_table(summary),
+        paired_table(paired),
+        compact_table(names[0], rows, [compact.against(view, rows)]),
+        compact_table(names[0], rows * 3),
     ):
         plain = shown(table)
         assert max(len(line) for line in plain.splitlines()) <= WIDTH

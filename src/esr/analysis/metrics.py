@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from esr.analysis.uncertainty import (
     DRAWS,
     LEVEL,
     UNDEFINED,
+    Clusters,
     Floats,
     bootstrap_sums,
     divide,
@@ -25,6 +27,7 @@ from esr.analysis.uncertainty import (
     wilson,
     wilson_effective,
 )
+from esr.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,22 @@ SUBSETS: dict[str, str] = {"": "", "_without_degraded": "degraded", "_without_pr
 """Suffix of a statistic's columns -> the flag whose trials are left out."""
 
 
-def summarise(trials: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> pd.DataFrame:
+def statistic_named(key: str) -> Statistic:
+    """The statistic of that key; UserError names the known ones."""
+    known = {statistic.key: statistic for statistic in STATISTICS}
+    if key not in known:
+        raise UserError(f"a statistic is one of {', '.join(known)}", repr(key))
+    return known[key]
+
+
+def summarise(
+    trials: pd.DataFrame,
+    *,
+    clusters: Clusters = "direction",
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> pd.DataFrame:
     """One row per condition, sorted by name; ``trials`` has the columns of ``esr.analysis.trials.COLUMNS``.
 
     Counts: ``n_trials``, ``n_scored``, ``n_unscored``, ``unscored_reasons`` (dict reason -> count),
@@ -81,16 +99,17 @@ def summarise(trials: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS, level:
 
     For each statistic S (multi_attempt_rate, improvement_rate, esr_rate, mean_improvement, mean_first_score),
     and again with the suffixes ``_without_degraded`` and ``_without_promoted``: ``S`` (rates in 0..1, means
-    in score points), ``S_numerator``, ``S_denominator``, ``S_low`` and ``S_high`` (clustered by direction),
-    ``S_interval_method``, ``S_note`` and, for rates, ``S_wilson_low`` and ``S_wilson_high`` (trials taken as
-    independent). A statistic with denominator 0 is NaN, its method is "undefined" and its note says why.
+    in score points), ``S_numerator``, ``S_denominator``, ``S_low`` and ``S_high`` (clustered by direction, or
+    by direction and prompt: ``clusters``), ``S_interval_method``, ``S_note`` and, for rates, ``S_wilson_low``
+    and ``S_wilson_high`` (trials taken as independent). A statistic with denominator 0 is NaN, its method is
+    "undefined" and its note says why.
 
     Every condition is bootstrapped from ``seed`` afresh, so its numbers depend neither on the other
-    conditions nor on the order of the rows. Raises UserError as ``checked`` does.
+    conditions nor on the order of the rows. Raises UserError as ``checked`` does, and for other ``clusters``.
     """
     trials = checked(trials, ["degraded", "promoted", "n_attempts", "reason"])
     rows = [
-        {"condition": str(name)} | _counts(part) | _statistics(part, seed=seed, draws=draws, level=level)
+        {"condition": str(name)} | _counts(part) | _statistics(part, clusters, seed=seed, draws=draws, level=level)
         for name, part in trials.groupby("condition", sort=True)
     ]
     return pd.DataFrame(rows)
@@ -114,25 +133,25 @@ def _counts(trials: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _statistics(trials: pd.DataFrame, *, seed: int, draws: int, level: float) -> dict[str, object]:
+def _statistics(trials: pd.DataFrame, clusters: Clusters, *, seed: int, draws: int, level: float) -> dict[str, object]:
     row: dict[str, object] = {}
     for suffix, flag in SUBSETS.items():
         part = trials[~trials[flag].astype(bool)] if flag else trials
-        numerators, denominators = sums_by_direction(part, STATISTICS)
+        numerators, denominators = Clustering([part], clusters).terms(STATISTICS)
         ratios = np.empty((draws, 0))
-        if len(numerators):
-            sampled = bootstrap_sums(np.hstack([numerators, denominators]), seed=seed, draws=draws)
+        if len(part):
+            sampled = bootstrap_sums(np.concatenate([numerators, denominators], axis=-1), seed=seed, draws=draws)
             ratios = divide(sampled[:, : len(STATISTICS)], sampled[:, len(STATISTICS) :])
         for i, statistic in enumerate(STATISTICS):
             key = statistic.key + suffix
-            numerator, denominator = float(numerators[:, i].sum()), float(denominators[:, i].sum())
+            numerator, denominator = float(numerators[..., i].sum()), float(denominators[..., i].sum())
             row[key] = numerator / denominator if denominator else math.nan
             row[f"{key}_numerator"] = round(numerator) if statistic.is_rate else numerator
             row[f"{key}_denominator"] = round(denominator)
             row[f"{key}_note"] = "" if denominator else statistic.undefined
             if denominator:
                 interval = ratio_interval(
-                    numerators[:, i], denominators[:, i], seed=seed, draws=draws, level=level,
+                    numerators[..., i], denominators[..., i], seed=seed, draws=draws, level=level,
                     bounds=statistic.bounds, draws_of_ratio=ratios[:, i],
                 )  # fmt: skip
                 row[f"{key}_low"], row[f"{key}_high"] = interval.low, interval.high
@@ -157,15 +176,33 @@ def _wilson(trials: pd.DataFrame, statistic: Statistic, rate: float, level: floa
     return wilson_effective(rate, effective, float(norm.ppf((1 + level) / 2)))
 
 
-def sums_by_direction(trials: pd.DataFrame, statistics: tuple[Statistic, ...]) -> tuple[Floats, Floats]:
-    """Sums of numerators and denominators per direction, each [directions, statistics], directions sorted by
-    id.
+class Clustering:
+    """The clusters of the trials of one or more frames: per direction, or per direction and prompt.
+
+    Sums over trials become vectors [directions] or tables [directions, prompts], in sorted order. The frames share
+    them: a direction that one of them lacks has sums of 0 there. Raises UserError for clusters it does not know.
     """
-    codes, directions = pd.factorize(trials["direction"], sort=True)
-    shape = (len(directions), len(statistics))
-    numerators, denominators = np.zeros(shape), np.zeros(shape)
-    for i, statistic in enumerate(statistics):
-        above, below = statistic.terms(trials)
-        numerators[:, i] = np.bincount(codes, weights=above, minlength=len(directions))
-        denominators[:, i] = np.bincount(codes, weights=below, minlength=len(directions))
-    return numerators, denominators
+
+    def __init__(self, frames: Sequence[pd.DataFrame], clusters: Clusters) -> None:
+        if clusters not in get_args(Clusters):
+            raise UserError(f"the clusters are {' or '.join(map(repr, get_args(Clusters)))}", repr(clusters))
+        self.frames = tuple(frames)
+        self.names: tuple[list[object], ...] = ()
+        codes = np.zeros(sum(map(len, frames)), dtype=np.int64)
+        for column in ["direction"] if clusters == "direction" else ["direction", "prompt_index"]:
+            own, names = pd.factorize(pd.concat([frame[column] for frame in frames], ignore_index=True), sort=True)
+            codes = codes * len(names) + own
+            self.names += (list(names),)
+        self._codes = np.split(codes, np.cumsum([len(frame) for frame in frames])[:-1])
+
+    def sums(self, values: Floats, frame: int = 0) -> Floats:
+        """Sums per cluster of ``values`` [trials of that frame]."""
+        shape = tuple(map(len, self.names))
+        sums = np.bincount(self._codes[frame], weights=values, minlength=math.prod(shape))
+        return sums.reshape(shape).astype(np.float64)
+
+    def terms(self, statistics: Sequence[Statistic], frame: int = 0) -> tuple[Floats, Floats]:
+        """Numerators and denominators per cluster, each [directions, (prompts,) statistics]."""
+        terms = [statistic.terms(self.frames[frame]) for statistic in statistics]
+        above, below = ([self.sums(term[k], frame) for term in terms] for k in (0, 1))
+        return np.stack(above, axis=-1), np.stack(below, axis=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from esr.studies.grading import Progress
     from esr.studies.planning import Plan
+    from esr.studies.study import Study
 
 app = typer.Typer(
     help="Measure endogenous steering resistance: does a language model notice that it is steered off topic, say so,"
@@ -32,6 +33,8 @@ app = typer.Typer(
 
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+FEW = 4
+"""Conditions shown with every count in words."""
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Refuse when judging may cost more dollars than this.")]
 
 
@@ -96,12 +99,61 @@ def _without_nan(data: Any) -> Any:
     return None if isinstance(data, float) and math.isnan(data) else data
 
 
-def print_headline(trials: pd.DataFrame) -> None:
+def print_headline(trials: pd.DataFrame, seed: int = 0) -> None:
     """The rates per condition."""
     from esr.analysis.metrics import summarise
-    from esr.reporting.tables import headline_table
 
-    console().print(headline_table(summarise(trials)))
+    _print_rates(summarise(trials, seed=seed))
+
+
+def _print_rates(summary: pd.DataFrame, remarks: Sequence[str] = ()) -> None:
+    """Few conditions with every count in words, many in short."""
+    from esr.reporting.compact import rows
+    from esr.reporting.tables import compact_table, headline_table
+
+    few = len(summary) <= FEW
+    table = headline_table(summary, remarks) if few else compact_table("Resistance to steering", rows(summary), remarks)
+    console().print(table)
+
+
+def print_experiments(study: Study, trials: pd.DataFrame, keys: Collection[str] | None = None) -> None:
+    """The headline, then a table for each of the experiments asked for (default: all). Each condition stands in one."""
+    from esr.analysis.metrics import summarise
+    from esr.reporting import compact
+    from esr.reporting.assemble import experiment_views, with_tables
+    from esr.reporting.dose_table import dose_table
+    from esr.reporting.headline import contrasts
+    from esr.reporting.results import result_findings
+    from esr.reporting.tables import compact_table
+    from esr.reporting.untrusted import printable
+
+    asked = experiment_views(study, trials, keys if keys is None else {*keys, *compact.HEADLINE})
+    headline = compact.headline_names({k: ran.controls for k, ran in study.experiments.items()}, trials["condition"])
+    shown = {*headline, *(name for experiment in asked for name in experiment.controls)}
+    summary = summarise(trials[trials["condition"].isin(shown)], seed=study.config.seed)
+    if headline:
+        remarks = [
+            compact.in_words(contrast)
+            for experiment in asked
+            if experiment.key in compact.HEADLINE and len(table := experiment.comparisons)
+            for contrast in contrasts(table[table["statistic"].eq("esr_rate")])
+        ]
+        _print_rates(summary[summary["condition"].isin(headline)], remarks)
+    for experiment in asked:
+        if experiment.key in compact.HEADLINE:
+            continue
+        console().print()
+        title = f"{experiment.key}: {experiment.question}"
+        if rows := compact.rows(summary, experiment):
+            remark = compact.against(experiment, rows)
+            console().print(compact_table(title, rows, [remark] if remark else []))
+        else:
+            console().print(printable(title), style="bold")
+        whole = with_tables(study, experiment)
+        for finding in result_findings(whole):
+            console().print(printable(finding))
+        if whole.dose is not None:
+            console().print(dose_table(whole.dose))
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, console, print_headline, print_rows, progress
+from esr.cli.app import (
+    FEW,
+    AsJson,
+    MaxCost,
+    StudyFolder,
+    agree_on_cost,
+    app,
+    console,
+    print_experiments,
+    print_rows,
+    progress,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +42,13 @@ def run(
     Example: esr run my-study --experiment no-steering --experiment incidence
     """
     from esr.studies.config import read_config
+    from esr.studies.experiments.registry import ALL
     from esr.studies.study import Study
 
-    config = read_config(study)
-    run_experiments(study, experiment or list(config.experiments), max_cost)
+    keys = experiment or list(read_config(study).experiments)
+    run_experiments(study, keys, max_cost)
     opened = Study.open(study)
-    show_results(opened, opened.trials)
+    show_results(opened, opened.trials, None if ALL in keys else keys)
 
 
 @app.command()
@@ -52,11 +64,7 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
     progress = opened.progress()
     trials = opened.trials
     if as_json:
-        from esr.analysis.metrics import summarise
-
-        summary = [] if trials.empty else json.loads(summarise(trials).to_json(orient="records"))
-        counts = {name: {"judged": done, "planned": planned} for name, (done, planned) in progress.items()}
-        typer.echo(json.dumps({"progress": counts, "summary": summary}, indent=2))
+        typer.echo(json.dumps(_as_json(opened, progress, trials), indent=2))
         return
     if not len(opened.stages) and not progress:
         typer.echo("Nothing has been generated yet.")
@@ -64,7 +72,11 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
         work = f"{stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s"
         typer.echo(f"{printable(stage.stage)}: {work}")
     for name, (done, planned) in progress.items():
-        typer.echo(f"{printable(name)}: {done} of {planned} trials judged")
+        if done < planned or len(progress) <= FEW:
+            typer.echo(f"{printable(name)}: {done} of {planned} trials judged")
+    if len(progress) > FEW:
+        done, planned = (sum(counts) for counts in zip(*progress.values(), strict=True))
+        typer.echo(f"{len(progress)} conditions: {done} of {planned} trials judged")
     if not trials.empty:
         show_results(opened, trials)
 
@@ -73,22 +85,26 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
 def plan(
     study: StudyFolder,
     experiment: Annotated[list[str] | None, typer.Option(help="Key from `esr experiments`; repeatable.")] = None,
+    rate: Annotated[float | None, typer.Option(help="ESR rate to plan for, 0 to 1. Default: this study's.")] = None,
+    change: Annotated[float | None, typer.Option(help="Change of it to see, for example -0.01.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a run will take: responses, tokens, judge calls, money. Upper estimates.
+    """What a run will take (responses, tokens, judge calls, money: upper estimates), and what change it can show.
 
-    Example: esr plan my-study
+    Example: esr plan my-study --experiment otd-ablation --rate 0.04 --change -0.01
     """
     from dataclasses import asdict
 
+    from esr.reporting.power import power_lines
     from esr.reporting.untrusted import printable
     from esr.studies.config import read_config
     from esr.studies.planning import CHARACTERS_PER_TOKEN, plan_run
 
     config = read_config(study)
     planned = plan_run(study, config, experiment or list(config.experiments))
+    power = power_lines(study, config, rate, change)
     if as_json:
-        typer.echo(json.dumps(asdict(planned), indent=2))
+        typer.echo(json.dumps(asdict(planned) | {"power": power}, indent=2))
         return
     print_rows([{"stage": s.name, "responses": s.responses, "new tokens": s.tokens} for s in planned.stages])
     cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
@@ -103,7 +119,7 @@ def plan(
         lines.append("The efficacy gate counts as 1.5 candidates per direction; it tries more when they fail.")
     if planned.seconds is not None:
         lines.append(f"At this study's speed so far: {planned.seconds / 60:.0f} minutes.")
-    for line in lines:
+    for line in [*lines, *power]:
         console().print(line)
 
 
@@ -147,13 +163,35 @@ def demo(
         typer.echo(f"Report: {path}")
 
 
-def show_results(study: Study, trials: pd.DataFrame) -> None:
-    """The rates, and what must be known with them."""
+def show_results(study: Study, trials: pd.DataFrame, keys: list[str] | None = None) -> None:
+    """The rates of the experiments of these keys (default: all), and what must be known with them."""
     from esr.reporting.untrusted import printable
 
-    print_headline(trials)
+    print_experiments(study, trials, keys)
     for note in study.notes:
         console().print(printable(note))
+    if study.is_organism:
+        from esr.organism.truths import findings
+
+        for found in findings(study, trials):
+            if keys is None or found.experiment in keys:
+                said = "recovered" if found.recovered else "NOT recovered"
+                console().print(f"Known truth {said}: {found.truth}. {found.evidence}.")
+
+
+def _as_json(study: Study, progress: dict[str, tuple[int, int]], trials: pd.DataFrame) -> dict[str, Any]:
+    """Progress, the rates of every condition, and for every experiment its comparisons."""
+    from esr.analysis.metrics import summarise
+
+    def records(frame: pd.DataFrame) -> Any:
+        return json.loads(frame.to_json(orient="records"))
+
+    experiments = {} if trials.empty else study.experiments
+    return {
+        "progress": {name: {"judged": done, "planned": planned} for name, (done, planned) in progress.items()},
+        "summary": [] if trials.empty else records(summarise(trials, seed=study.config.seed)),
+        "comparisons": {key: records(study.comparisons(key, trials)) for key in experiments},
+    }
 
 
 def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None) -> None:

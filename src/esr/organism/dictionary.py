@@ -28,6 +28,7 @@ LATENTS: Final = 1024
 ACTIVE: Final = 8
 BATCH: Final = 1024
 STEPS: Final = 700
+PEAK_LR: Final = 4e-3  # 2e-3 left more latents dead and more variance unexplained
 TOKENS: Final = 200_000
 DISTRACTED_SHARE: Final = 0.45
 
@@ -88,9 +89,17 @@ def _batches(states: Tensor, seed: int) -> Iterator[Tensor]:
 
 
 def train_dictionary(
-    states: Tensor, seed: int, model_name: str, steps: int = STEPS, latents: int = LATENTS, active: int = ACTIVE
+    states: Tensor,
+    seed: int,
+    model_name: str,
+    steps: int = STEPS,
+    latents: int = LATENTS,
+    active: int = ACTIVE,
+    peak_lr: float = PEAK_LR,
+    hook_name: str = HOOK_NAME,
 ) -> TopKTrainingSAE:
-    """A TopK SAE of `states` [tokens, d_model]; activations come out in residual units, decoder rows of norm 1."""
+    """A TopK SAE of `states` [tokens, d_model], taken at `hook_name`; activations come out in residual units, decoder
+    rows of norm 1."""
     torch.manual_seed(seed)
     config = TopKTrainingSAEConfig(
         d_in=states.shape[1],
@@ -101,7 +110,7 @@ def train_dictionary(
         normalize_activations="expected_average_only_in",
     )
     config.metadata.model_name = model_name
-    config.metadata.hook_name = HOOK_NAME
+    config.metadata.hook_name = hook_name
     config.metadata.prepend_bos = True
     config.metadata.context_size = 512
     sae = TopKTrainingSAE(config)
@@ -109,8 +118,8 @@ def train_dictionary(
         SAETrainerConfig(
             total_training_samples=steps * BATCH,
             train_batch_size_samples=BATCH,
-            lr=2e-3,
-            lr_end=2e-4,
+            lr=peak_lr,
+            lr_end=peak_lr / 10,
             lr_warm_up_steps=steps // 10,
             lr_decay_steps=steps // 5,
             adam_beta2=0.99,

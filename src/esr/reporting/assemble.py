@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from esr.analysis.notes import implicit_notes, screen_note
+from esr.analysis.activations import Activations
+from esr.analysis.notes import screen_note
 from esr.errors import UserError
+from esr.finetuning.settings import FOLDER
 from esr.reporting.report import render_report
-from esr.reporting.view import StudyView
+from esr.reporting.view import ActivationTables, ExperimentView, StudyView
 from esr.studies.study import Study
+from esr.subjects.published_figures import PublishedFigure, published_figures
+
+FINE_TUNING = "fine-tuning"
+"""Key of the section about ``esr fine-tune``, which is a study of studies and no experiment of the registry."""
 
 
 def write_report(study: Study, path: Path) -> Path:
@@ -30,7 +40,8 @@ def view_of(study: Study) -> StudyView:
     return StudyView(
         title=study.config.name,
         trials=trials,
-        calibration=_achieved(study.calibration, trials),
+        experiments=tuple(with_tables(study, e) for e in experiment_views(study, trials)),
+        calibration=_checks(_achieved(study.calibration, trials), study.directions),
         exclusions=study.exclusions,
         stages=study.stages,
         settings=study.config.locked(),
@@ -38,8 +49,71 @@ def view_of(study: Study) -> StudyView:
         is_organism=study.is_organism,
         target=study.config.calibration.target,
         seed=study.config.seed,
-        notes=(*study.notes, screen_note(trials), *implicit_notes(trials)),
+        notes=(*study.notes, screen_note(trials)),
+        published=_published(study),
     )
+
+
+def experiment_views(
+    study: Study, trials: pd.DataFrame, keys: Collection[str] | None = None
+) -> tuple[ExperimentView, ...]:
+    """The experiments that were begun, or those of ``keys`` among them, with comparisons and stored results; see
+    ``with_tables`` for the rest. ``trials``: the study's frame.
+    """
+    found = [
+        ExperimentView(key, ran.question, ran.figure, ran.controls, study.comparisons(key, trials), _result(study, key))
+        for key, ran in study.experiments.items()
+        if keys is None or key in keys
+    ]
+    if (keys is None or FINE_TUNING in keys) and any((study.folder / FOLDER).glob("share-*/quality.json")):
+        found.append(ExperimentView(FINE_TUNING, "Can self-correction be trained in?", "dose", {}))
+    return tuple(found)
+
+
+def with_tables(study: Study, experiment: ExperimentView) -> ExperimentView:
+    """With what has to be computed from more than trials: activations around restarts, the dose response."""
+    if experiment.figure == "dose":
+        from esr.finetuning.dose import dose_response
+
+        return replace(experiment, dose=dose_response(study.folder))
+    if experiment.figure != "courses" or not (experiment.result or {}).get("readings"):
+        return experiment
+    from esr.analysis.activation_comparisons import compare_activations
+    from esr.analysis.activation_courses import normalised_course, token_course
+    from esr.analysis.activation_regions import region_table
+
+    read, seed = study.activations, study.config.seed
+    regions, comparisons = region_table(read, seed=seed), compare_activations(_groups_alone(read), seed=seed)
+    courses = (course(read, seed=seed) for course in (token_course, normalised_course))
+    return replace(experiment, activations=ActivationTables(regions, comparisons, *courses))
+
+
+def _groups_alone(read: Activations) -> Activations:
+    """The groups' means in place of the latents: tests of every latent would take most of a report's time."""
+    weights = read.group_weights()
+    readings = [replace(reading, values=reading.values @ weights.astype(np.float32)) for reading in read.readings]
+    return Activations(readings, range(len(read.groups)), {name: (i,) for i, name in enumerate(read.groups)})
+
+
+def _result(study: Study, key: str) -> Any:
+    try:
+        return study.result(key)
+    except UserError:
+        return None
+
+
+def _published(study: Study) -> tuple[PublishedFigure, ...]:
+    """Those of the study's subject. Directions from a file are compared with published vectors only."""
+    figures = published_figures(study.config.subject)
+    if study.config.directions.vectors is not None:
+        return tuple(replace(f, condition="incidence") for f in figures if f.condition == "vectors")
+    return figures
+
+
+def _checks(calibration: pd.DataFrame, directions: pd.DataFrame) -> pd.DataFrame:
+    """Add what was found out about each direction when it was chosen."""
+    found = directions.set_index("id")[["efficacy_drop", "promotion", "promoted"]]
+    return calibration.join(found, on="direction")
 
 
 def _achieved(calibration: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

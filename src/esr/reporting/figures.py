@@ -8,6 +8,7 @@ telephone. Text from the study goes through ``label``, so it is neither mathtext
 from __future__ import annotations
 
 import io
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -96,6 +98,9 @@ def first_last(trials: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WID
         _title(bottom, "Last against first score", "multi-attempt responses", theme, width)
         bins = np.linspace(0, 100, 11)
         handles = []
+        restarted = scored[scored["multi_attempt"].astype(bool)]
+        largest = restarted.groupby(["condition", "first_score", "last_score"]).size().max() if len(restarted) else 1
+        area = min(18.0, 600 / largest)
         for i, condition in enumerate(shown):
             part = scored[scored["condition"].eq(condition)]
             multi = part[part["multi_attempt"].astype(bool)]
@@ -105,7 +110,7 @@ def first_last(trials: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WID
             top.stairs(shares, bins, color=colour, alpha=0.12, fill=True)
             spots = multi.groupby(["first_score", "last_score"]).size().reset_index(name="count")
             bottom.scatter(
-                spots["first_score"], spots["last_score"], s=18 * spots["count"], color=colour, alpha=0.65,
+                spots["first_score"], spots["last_score"], s=area * spots["count"], color=colour, alpha=0.65,
                 lw=0, marker=marker, zorder=3,
             )  # fmt: skip
             text = f"{label(condition, 24)}: n = {len(part)}, {int(multi['improved'].sum())} of {len(multi)} improved"
@@ -191,6 +196,26 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
+def svg(figure: Figure) -> str:
+    """The figure as SVG with text as text, in a font that is anywhere; the same figure gives the same text."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "esr"}):
+        figure.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None, "Format": None, "Type": None})
+    fonts = f"text{{font-family:'{FONT}',Verdana,Arial,sans-serif!important}}"
+    return buffer.getvalue().replace('<style type="text/css">', f'<style type="text/css">{fonts}', 1)
+
+
+def recoloured(svg: str, theme: Theme, other: Theme) -> str:
+    """An SVG drawn in one theme as if it had been drawn in another one, which is quicker than to draw it again."""
+    colours = dict(zip(_colours(theme), _colours(other), strict=True))
+
+    def tag(match: re.Match[str]) -> str:  # and not the text between tags, which has no angle brackets
+        return re.sub(r"#[0-9a-f]{6}\b", lambda colour: colours.get(colour[0], colour[0]), match[0])
+
+    return re.sub(r"<[^>]*>", tag, svg)
+
+
 def label(text: object, limit: int) -> str:
     """Untrusted text for a figure: one line of at most ``limit`` characters, no mathtext, and a box for every
     character that the font lacks (the tables beside the figures hold the text itself).
@@ -198,6 +223,10 @@ def label(text: object, limit: int) -> str:
     shown = printable(text)
     shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
     return "".join(c if ord(c) in _glyphs() else "□" for c in shown).replace("$", r"\$")
+
+
+def _colours(theme: Theme) -> tuple[str, ...]:
+    return (theme.background, theme.ink, theme.muted, theme.rule, *theme.series)
 
 
 @cache
@@ -268,7 +297,7 @@ def _rate_row(axis: Axes, y: int, row: pd.Series, key: str, theme: Theme, width:
         )  # fmt: skip
         return
     value = float(row[key])
-    text = f"{percent(value)}   {int(row[f'{key}_numerator'])} of {below}"
+    text = f"{percent(value)}\u2003{int(row[f'{key}_numerator'])} of {below}"
     axis.text(1, y - 0.3, text, transform=across, va="center", ha="right")
     colour = theme.series[0]
     axis.hlines(

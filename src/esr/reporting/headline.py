@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from esr.analysis.metrics import STATISTICS, SUBSETS, Statistic
-from esr.analysis.uncertainty import WILSON_CLUSTERS
+from esr.analysis.uncertainty import DIRECTIONS_AS_TRIALS
 from esr.reporting import numbers
 
 BY_KEY = {statistic.key: statistic for statistic in STATISTICS}
@@ -86,7 +86,7 @@ class Headline:
 
     @property
     def _directions_as_trials(self) -> list[Statistic]:
-        return [s for s in RATES if self.cells[s.key].method == WILSON_CLUSTERS]
+        return [s for s in RATES if self.cells[s.key].method == DIRECTIONS_AS_TRIALS]
 
 
 def grouped_notes(rows: Sequence[Headline]) -> list[str]:
@@ -121,6 +121,8 @@ class Contrast:
     p: str
     p_holm: str
     note: str
+    paired: bool
+    """Whether the conditions share trials; else they are compared by direction."""
 
 
 def headlines(summary: pd.DataFrame) -> list[Headline]:
@@ -135,13 +137,21 @@ def contrasts(paired: pd.DataFrame) -> list[Contrast]:
 
 def pairing(paired: pd.DataFrame) -> list[str]:
     """One sentence per comparison: pairs, directions, and what was left out."""
-    rows = paired.drop_duplicates(["treatment", "control"]).to_dict("records")
-    return [
-        f"{row['treatment']} against {row['control']}: {row['n_pairs']} pairs over {row['n_directions']} directions"
+    return [_pairing(row) for row in paired.drop_duplicates(["treatment", "control"]).to_dict("records")]
+
+
+def _pairing(row: dict[Any, Any]) -> str:
+    start = f"{row['treatment']} against {row['control']}:"
+    if not row["paired"]:
+        return (
+            f"{start} no trials in common, so compared by direction, {row['n_directions']} directions"
+            f" ({row['n_unscored']} unscored trials left out)."
+        )
+    return (
+        f"{start} {row['n_pairs']} pairs over {row['n_directions']} directions"
         f" ({row['n_unscored']} left out because an arm is unscored,"
         f" {row['n_unmatched_treatment'] + row['n_unmatched_control']} trials without a partner)."
-        for row in rows
-    ]
+    )
 
 
 def _headline(row: dict[Any, Any]) -> Headline:
@@ -197,4 +207,5 @@ def _contrast(row: dict[Any, Any]) -> Contrast:
         p=numbers.p_value(row["p"]) + (" exact" if row["p_exact"] else ""),
         p_holm=numbers.p_value(row["p_holm"]),
         note=row["note"],
+        paired=bool(row["paired"]),
     )

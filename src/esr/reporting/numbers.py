@@ -19,12 +19,13 @@ def points(value: float, *, signed: bool = False) -> str:
     """Score points with one decimal."""
     if math.isnan(value):
         return UNDEFINED
+    value = round(value, 1) + 0.0  # or what rounds to 0 from below would be -0.0
     return _minus(f"{value:+.1f}" if signed else f"{value:.1f}")
 
 
 def percent_points(difference: float) -> str:
     """A difference of two rates, signed, in percentage points."""
-    return UNDEFINED if math.isnan(difference) else _minus(f"{100 * difference:+.1f} pp")
+    return f"{points(100 * difference, signed=True)} pp" if not math.isnan(difference) else UNDEFINED
 
 
 def span(low: float, high: float, *, scale: float = 1.0, signed: bool = False) -> str:

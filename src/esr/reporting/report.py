@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,18 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from esr.analysis.metrics import summarise
+from esr.analysis.notes import implicit_notes
 from esr.analysis.paired import compare_all
 from esr.errors import UserError
-from esr.reporting import figures, numbers
+from esr.reporting import compact, figures, numbers
+from esr.reporting.compact import HEADLINE, Row, headline_names
 from esr.reporting.episodes import choose_episodes, segments
-from esr.reporting.headline import BY_KEY, RATES, contrasts, grouped_notes, headlines, pairing
+from esr.reporting.experiments import drawn, levels
+from esr.reporting.headline import BY_KEY, RATES, Contrast, contrasts, grouped_notes, headlines, pairing
+from esr.reporting.results import ResultTable, result_findings, result_tables
 from esr.reporting.untrusted import printable
 from esr.reporting.view import StudyView
-
-_DPI = 160
+from esr.subjects.published_figures import PublishedFigure
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,28 @@ class Picture:
     dark: str
     light_narrow: str
     dark_narrow: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment as the page shows it."""
+
+    key: str
+    anchor: str
+    question: str
+    rows: list[Row]
+    """Its conditions."""
+    controls: list[Row]
+    """What they are compared with, where that is another experiment's."""
+    notes: list[str]
+    findings: list[str]
+    """What it found besides rates."""
+    contrasts: list[Contrast]
+    pairing: list[str]
+    pictures: list[Picture]
+    tables: list[ResultTable]
+    published: list[PublishedFigure]
 
 
 def render_report(view: StudyView, path: Path) -> None:
@@ -63,21 +90,23 @@ def render_report(view: StudyView, path: Path) -> None:
 def report_html(view: StudyView) -> str:
     """The page. The same view gives the same text. Raises UserError for a view without trials."""
     summary = summarise(view.trials, seed=view.seed)
-    conditions = set(summary["condition"])
-    paired = None
-    if view.control in conditions and len(conditions) > 1:
-        paired = compare_all(view.trials, view.control, seed=view.seed)
-    rows = headlines(summary)
+    names = headline_names({e.key: e.controls for e in view.experiments}, summary["condition"])
+    shown = summary[summary["condition"].isin(names)]
+    rows = headlines(shown)
+    paired = _headline_comparisons(view, names)
     calibrated = view.calibration["status"].eq("calibrated")
     return _environment().get_template("report.html.j2").render(
         view=view,
         headlines=rows,
-        footnotes=grouped_notes(rows),
+        footnotes=[*grouped_notes(rows), *_implicit(view, names)],
         statistics=BY_KEY,
         rates=RATES,
         contrasts=[] if paired is None else contrasts(paired),
         pairing=[] if paired is None else pairing(paired),
-        figures=_pictures(view, summary),
+        published=[f for f in view.published if f.condition.partition(":")[0] in HEADLINE],
+        sections=_sections(view, summary),
+        figures=_pictures(view, shown),
+        directions=view.calibration.to_dict("records"),
         calibrated=view.calibration[calibrated].sort_values("threshold", kind="stable").to_dict("records"),
         uncalibrated=view.calibration[~calibrated].to_dict("records"),
         exclusions=view.exclusions.to_dict("records"),
@@ -86,6 +115,51 @@ def report_html(view: StudyView) -> str:
         settings=list(flat(view.settings)),
         provenance=list(flat(view.provenance)),
     )  # fmt: skip
+
+
+def _headline_comparisons(view: StudyView, names: Sequence[str]) -> pd.DataFrame | None:
+    """Those of the headline's experiments, else of all its conditions with the view's control; None without any."""
+    tables = [e.comparisons for e in view.experiments if e.key in HEADLINE and len(e.comparisons)]
+    if tables:
+        return pd.concat(tables, ignore_index=True)
+    if view.experiments or view.control not in names or len(names) < 2:
+        return None
+    return compare_all(view.trials, view.control, seed=view.seed)
+
+
+def _sections(view: StudyView, summary: pd.DataFrame) -> list[Section]:
+    """One for each experiment that is not in the headline and of which there is anything to show."""
+    boosts = levels(view.trials, view.calibration)
+    sections: list[Section] = []
+    for experiment in view.experiments:
+        rows, tables = compact.rows(summary, experiment), result_tables(experiment)
+        if experiment.key in HEADLINE or not (rows or tables):
+            continue
+        apart = {row.esr.control for row in rows if row.esr is not None} - experiment.controls.keys()
+        remark, paired = compact.against(experiment, rows), experiment.comparisons
+        notes = [remark] * bool(remark) + compact.notes(rows) + _implicit(view, experiment.controls)
+        drawings = drawn(experiment, summary, boosts)
+        sections.append(
+            Section(
+                key=experiment.key,
+                anchor=f"experiment-{len(sections) + 1}",
+                question=experiment.question,
+                rows=rows,
+                controls=compact.rows(summary[summary["condition"].isin(apart)]),
+                notes=notes,
+                findings=result_findings(experiment),
+                contrasts=contrasts(paired),
+                pairing=pairing(paired) if len(paired) else [],
+                pictures=[_picture(drawing.draw, drawing.caption) for drawing in drawings],
+                tables=tables,
+                published=[f for f in view.published if f.condition.partition(":")[0] == experiment.key],
+            )
+        )
+    return sections
+
+
+def _implicit(view: StudyView, names: Collection[str]) -> list[str]:
+    return implicit_notes(view.trials[view.trials["condition"].isin(list(names))])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -100,22 +174,33 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _pictures(view: StudyView, summary: pd.DataFrame) -> dict[str, Picture]:
-    drawn = {
-        "rates": _picture(lambda **look: figures.rates(summary, **look)),
-        "first_last": _picture(lambda **look: figures.first_last(view.trials, **look)),
-    }
+    """Those of the headline and of calibration."""
+    drawn = {}
+    if len(summary):
+        trials = view.trials[view.trials["condition"].isin(summary["condition"])]
+        drawn["rates"] = _picture(partial(figures.rates, summary), "Rates per condition. Each panel has its own scale.")
+        drawn["first_last"] = _picture(
+            partial(figures.first_last, trials),
+            "First scores of all scored responses, and the last against the first score of those with an explicit"
+            " restart; larger marks are several responses.",
+        )
     if not view.calibration.empty:
-        drawn["thresholds"] = _picture(lambda **look: figures.thresholds(view.calibration, view.target, **look))
+        drawn["thresholds"] = _picture(
+            partial(figures.thresholds, view.calibration, view.target),
+            "Thresholds in order; dotted: the bounds searched without success. Right: the mean first score measured at"
+            " the threshold, against the target.",
+        )
     return drawn
 
 
-def _picture(draw: Callable[..., Figure]) -> Picture:
-    looks = [(theme, width) for width in (figures.WIDE, figures.NARROW) for theme in (figures.LIGHT, figures.DARK)]
-    return Picture(*(_data_uri(figures.png(draw(theme=theme, width=width), _DPI)) for theme, width in looks))
+def _picture(draw: Callable[..., Figure], caption: str) -> Picture:
+    light, narrow = (figures.svg(draw(theme=figures.LIGHT, width=width)) for width in (figures.WIDE, figures.NARROW))
+    dark, dark_narrow = (figures.recoloured(svg, figures.LIGHT, figures.DARK) for svg in (light, narrow))
+    return Picture(_data_uri(light), _data_uri(dark), _data_uri(narrow), _data_uri(dark_narrow), caption)
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")
 
 
 def _episodes(trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -123,6 +208,7 @@ def _episodes(trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {str(name): value for name, value in row.items()} | {"segments": segments(row["text"], row["attempts"])}
 
 
+@cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -139,8 +225,14 @@ def _environment() -> jinja2.Environment:
         "significant": numbers.significant,
         "span": numbers.span,
         "duration": numbers.duration,
+        "groupby_pair": _by_pair,
     }
     return environment
+
+
+def _by_pair(rows: Sequence[Contrast]) -> list[tuple[tuple[str, str], list[Contrast]]]:
+    """Contrasts by treatment and control, in their order."""
+    return [(pair, list(group)) for pair, group in groupby(rows, lambda c: (c.treatment, c.control))]
 
 
 def _finalize(value: Any) -> Any:

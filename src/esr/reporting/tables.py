@@ -1,4 +1,4 @@
-"""The headline and the paired table for the terminal (rich), at most 100 columns wide.
+"""The headline, the experiments' and the paired tables for the terminal (rich), at most 100 columns wide.
 
 Every string becomes a ``Text``: rich reads no markup in it, and ``printable`` has taken its control
 characters.
@@ -6,19 +6,22 @@ characters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from esr.reporting.compact import SHOWN, Row, notes
 from esr.reporting.headline import Cell, contrasts, grouped_notes, headlines, pairing
 from esr.reporting.untrusted import printable
 
 WIDTH = 100
 
 
-def headline_table(summary: pd.DataFrame) -> Table:
-    """Conditions of a ``summarise`` frame: value, clustered 95 % interval and counts; footnotes below."""
+def headline_table(summary: pd.DataFrame, remarks: Sequence[str] = ()) -> Table:
+    """Conditions of a ``summarise`` frame: value, clustered 95 % interval and counts; remarks and footnotes below."""
     rows = headlines(summary)
     table = _table("Resistance to steering, per condition")
     for name in ("condition", "ESR", "multi-attempt", "improved of those", "first score", "counts"):
@@ -34,7 +37,36 @@ def headline_table(summary: pd.DataFrame) -> Table:
             ),
             counts,
         )
-    table.caption = _notes(["Intervals: 95 %, clustered by direction.", *grouped_notes(rows)])
+    table.caption = _notes(["Intervals: 95 %, clustered by direction.", *remarks, *grouped_notes(rows)])
+    return table
+
+
+def compact_table(title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) -> Table:
+    """Two lines per condition: value over interval, difference of the ESR rate to the control, counts; then the
+    remarks and the notes that hold for many rows. Rates in per cent. Without any comparison its columns are left out.
+    """
+    compared = any(row.esr is not None for row in rows)
+    table = _table(title)
+    table.padding = (0, 1, 0, 0)
+    table.add_column("condition")
+    headers = ["ESR\n%", "multi-att.\n%", "improved\n% of those", "first\nscore"]
+    headers += ["ESR\n− control", "p\nHolm"] * compared + ["n\ndir.", "unsc.\ndegr."]
+    for name in headers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [
+            _short(cell, mark, cell.counts.partition(" ")[2] if key == "improvement_rate" else "")
+            for key, (cell, mark) in zip(SHOWN, row.cells, strict=True)
+        ]
+        h, esr = row.headline, row.esr
+        if compared:
+            difference = Text("") if esr is None else _two(esr.difference.value, esr.difference.interval)
+            cells += [difference, Text("" if esr is None else esr.p_holm)]
+        counts = [_two(f"{h.n_trials}", f"{h.n_directions}"), _two(f"{h.n_unscored}", f"{h.n_degraded}")]
+        table.add_row(Text(printable(h.condition, 60)), *cells, *counts)
+    basis = "Below each value its 95 % interval, clustered by direction"
+    basis += "; p: Holm over the experiment." if compared else "."
+    table.caption = _notes([basis, *remarks, *notes(rows)])
     return table
 
 
@@ -78,6 +110,18 @@ def _stacked(cell: Cell) -> Text:
         if line:
             text.append(f"\n{line}", style="dim")
     return text
+
+
+def _short(cell: Cell, mark: str, after: str = "") -> Text:
+    """A value without its unit, and its interval with a dash; neither is ever negative here."""
+    if not cell.interval:
+        return Text(cell.value, style="dim")
+    value = f"{cell.value.removesuffix(' %')} {after}".rstrip()
+    return _two(value, cell.interval.replace(" to ", "–") + mark)
+
+
+def _two(first: str, second: str) -> Text:
+    return Text(first).append(f"\n{second}", style="dim")
 
 
 def _notes(lines: list[str]) -> Text:

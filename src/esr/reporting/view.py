@@ -9,14 +9,18 @@ from typing import Any
 import pandas as pd
 
 from esr.errors import UserError
+from esr.subjects.published_figures import PublishedFigure
 
 CALIBRATION = (
     "direction", "label", "threshold", "low", "high", "achieved", "achieved_n", "generations", "status", "reason",
+    "efficacy_drop", "promotion", "promoted",
 )  # fmt: skip
 """One row per direction tried. ``threshold`` in units of the boost, NaN when none was found;
 ``low``..``high`` its interval, or the bounds searched in vain; ``achieved`` the mean first score over
 ``achieved_n`` responses there; ``generations`` spent; ``status`` "calibrated" or anything else, with a
-``reason``.
+``reason``; ``efficacy_drop`` points of score lost at the most effective boost tried, NaN without that gate;
+``promotion`` of restart words in standard deviations of the direction's logit effects, and whether that counts as
+``promoted``.
 """
 EXCLUSIONS = ("step", "rule", "excluded", "left")
 """One row per step of choosing directions, in order: the rule, how many it excluded, how many were left."""
@@ -25,14 +29,37 @@ STAGES = ("stage", "seconds", "tokens")
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
-    """A figure of the literature, shown beside the measured one."""
+class ActivationTables:
+    """What ``esr.analysis`` makes of the readings around restarts."""
 
-    condition: str
-    quantity: str
-    value: str
-    """As printed there, for example ``3.8 %``."""
-    source: str
+    regions: pd.DataFrame
+    """``esr.analysis.activation_regions.region_table``."""
+    comparisons: pd.DataFrame
+    """``esr.analysis.activation_comparisons.compare_activations``."""
+    tokens: pd.DataFrame
+    """``esr.analysis.activation_courses.token_course``."""
+    normalised: pd.DataFrame
+    """``esr.analysis.activation_courses.normalised_course``."""
+
+
+@dataclass(frozen=True)
+class ExperimentView:
+    """One experiment of the study."""
+
+    key: str
+    question: str
+    figure: str
+    """How it is drawn: ``esr.studies.experiments.registry.Experiment.figure``."""
+    controls: Mapping[str, str | None]
+    """Its conditions in order, measured or not, and the condition each is compared with, if any."""
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """``esr.analysis.paired.compare_pairs`` of its conditions; may be empty."""
+    result: Any = None
+    """What its work found, as plain data; holds untrusted labels."""
+    activations: ActivationTables | None = None
+    """What was read around restarts."""
+    dose: pd.DataFrame | None = None
+    """``esr.finetuning.dose.dose_response``."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +83,10 @@ class StudyView:
     """Whether the subject is one of the package's organisms: the report then says what that is no evidence
     for.
     """
+    experiments: tuple[ExperimentView, ...] = ()
+    """In order. Conditions that belong to none are shown among the headline results."""
     control: str = "no-steering"
-    """The condition the others are compared with, when it is there."""
+    """What conditions that belong to no experiment are compared with, when it is there."""
     target: float = 30.0
     """Mean first score that calibration aimed at, 0-100."""
     seed: int = 0
@@ -65,7 +94,7 @@ class StudyView:
     notes: tuple[str, ...] = ()
     """Sentences shown below the headline table."""
     published: tuple[PublishedFigure, ...] = field(default=())
-    """Never for an organism."""
+    """Shown with the experiment whose key their ``condition`` begins with. Never for an organism."""
 
     def __post_init__(self) -> None:
         frames = {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esr.errors import UserError
 from esr.steering.interventions import ClampReads, Intervention
+
+if TYPE_CHECKING:
+    from esr.subjects.latents import Activity  # comes with torch
 
 Finish = Literal["stop", "length"]
 
@@ -122,6 +125,15 @@ class Engine(Protocol):
 
         Read from the residual stream as it leaves the read layer, that is after any intervention there.
         ``prompt_length`` places response position 0 for the schedules; default: the whole text is prompt.
+        """
+        ...
+
+    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
+        """For each (request, start, end), in order: what every latent does over the token positions start..end-1 of
+        the request's prompt and prefill, teacher-forced under its interventions.
+
+        Memory does not grow with the texts: of the activations of a text, only sums over its tokens are kept. Raises
+        UserError for an empty span or a text beyond the model's context.
         """
         ...
 

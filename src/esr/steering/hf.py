@@ -9,10 +9,8 @@ batches gives the same tokens. bf16 on a GPU makes no such promise.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,16 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import StaticCache
 
-from esr.errors import SteeringError, UserError
+from esr.errors import UserError
+from esr.steering.checks import check_counts, check_ids, check_interventions, check_request, check_span, not_finite
 from esr.steering.engine import Request, Response, Sampling
-from esr.steering.interventions import Add, Clamp, Intervention
-from esr.steering.plan import LayerPlan, expected_positions
+from esr.steering.interventions import Intervention
+from esr.steering.plan import LayerPlan
 from esr.steering.sampling import Sampler
-from esr.subjects.latents import check_latent
+from esr.subjects.latents import Activity, check_latent
 from esr.subjects.loading import Subject
 
 _MIN_ROWS = 16  # below this, BLAS switches kernels with the number of rows and the last bits of the logits change
-_PAD_TO = 16  # prompts are left-padded to a multiple of this many tokens
+_PAD_TO = 16  # prompts are left-padded to a multiple of this many tokens; the cache has room for a multiple of new ones
+_READ_TOKENS = 4096  # most tokens, padding included, that one forward pass reads
 
 
 class HFEngine:
@@ -39,6 +39,8 @@ class HFEngine:
     def __init__(self, subject: Subject, batch_size: int = 64) -> None:
         if batch_size < 1:
             raise UserError("batch_size is at least 1", batch_size)
+        if len(subject.layers) != subject.n_layers:
+            raise UserError("the hf engine runs a subject loaded with its decoder weights", "one without")
         self.subject = subject
         self.batch_size = batch_size
         pad = subject.tokenizer.pad_token_id
@@ -48,60 +50,24 @@ class HFEngine:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         """See ``Engine.generate``. All requests are checked before the first one runs."""
-        twice = [id for id, n in Counter(r.id for r in requests).items() if n > 1]
-        if twice:
-            raise UserError("the requests of one call have distinct ids", f"{twice[0]} twice")
+        check_ids(requests)
         for request in requests:
             self.check(request)
         return self._generate(requests)
 
     def check(self, request: Request) -> None:
         """Raises UserError for a request that cannot run: too long, a layer, width or latent out of range."""
-        subject = self.subject
-        length = len(request.prompt_ids) + len(request.prefill_ids) + request.sampling.max_new_tokens
-        if subject.context is not None and length > subject.context:
-            raise UserError(
-                f"prompt, prefill and new tokens fit into the model's context of {subject.context} tokens",
-                f"{len(request.prompt_ids)} + {len(request.prefill_ids)} + {request.sampling.max_new_tokens}"
-                f" = {length} in request {request.id}",
-                "Shorten the prompt or lower max_new_tokens",
-            )
-        vocabulary = subject.model.get_input_embeddings().num_embeddings
-        for token in (*request.prompt_ids, *request.prefill_ids):
-            if not 0 <= token < vocabulary:
-                raise UserError(f"a token id lies in 0..{vocabulary - 1}", f"{token} in request {request.id}")
-        self._check_interventions(request.interventions)
-
-    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
-        subject = self.subject
-        for i in interventions:
-            if not 0 <= i.layer < subject.n_layers:
-                raise UserError(f"a layer lies in 0..{subject.n_layers - 1}", i.layer)
-            if isinstance(i, Add):
-                width = i.direction.vector.shape[0]
-                if width != subject.d_model:
-                    raise UserError(
-                        f"a direction has the model's width {subject.d_model}",
-                        f"{width} for {i.direction.id}",
-                    )
-            else:
-                check_latent(i.latent, subject.require_reader().d_sae)
-        clamps = [i for i in interventions if isinstance(i, Clamp)]
-        for one, other in combinations(clamps, 2):  # both would read the same h, and their changes add up
-            if (one.latent, one.layer) == (other.latent, other.layer) and one.schedule.overlaps(other.schedule):
-                raise UserError(
-                    "a latent is clamped once per position", f"latent {one.latent} at layer {one.layer} twice"
-                )
+        check_request(self.subject, request)
 
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         groups: dict[tuple[int, int], list[Request]] = {}
         for request in requests:
-            groups.setdefault((_padded_length(request), request.sampling.max_new_tokens), []).append(request)
-        for (length, steps), pending in sorted(groups.items()):
+            groups.setdefault((_padded_length(request), _padded(request.sampling.max_new_tokens)), []).append(request)
+        for (length, room), pending in sorted(groups.items()):
             while pending:
                 batch = pending[: self.batch_size]
                 finished: set[str] = set()
-                running = self._decode(batch, length, steps)
+                running = self._decode(batch, length, room)
                 while True:
                     try:
                         response = next(running, None)
@@ -127,13 +93,15 @@ class HFEngine:
         if self.subject.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _decode(self, requests: list[Request], length: int, steps: int) -> Iterator[Response]:
-        """Run one batch to its end; ``length``: padded prompt and prefill, ``steps``: new tokens of every row."""
+    def _decode(self, requests: list[Request], length: int, room: int) -> Iterator[Response]:
+        """Run one batch to its end; ``length``: padded prompt and prefill, ``room``: for new tokens, in every row."""
         device = self.subject.device
         rows = self._with_filler(requests)
+        limits = torch.tensor([r.sampling.max_new_tokens for r in rows], device=device)
+        steps = max(r.sampling.max_new_tokens for r in requests)
         real = torch.tensor([row < len(requests) for row in range(len(rows))], device=device)
         ids = torch.full((len(rows), length), self._pad_id)
-        mask = torch.zeros(len(rows), length + steps, dtype=torch.long)
+        mask = torch.zeros(len(rows), length + room, dtype=torch.long)
         positions = torch.arange(length).repeat(len(rows), 1)
         for row, request in enumerate(rows):
             text = request.prompt_ids + request.prefill_ids
@@ -144,9 +112,9 @@ class HFEngine:
 
         plans = self._plans(rows)
         sampler = Sampler(rows, self.subject.model.config.get_text_config().vocab_size, device)
-        cache = StaticCache(config=self.subject.model.config, max_cache_len=length + steps)
+        cache = StaticCache(config=self.subject.model.config, max_cache_len=length + room)
         end_ids = torch.tensor(sorted(self.subject.end_ids), device=device)
-        drawn = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
+        drawn = torch.zeros(len(rows), room, dtype=torch.long, device=device)
 
         alive = real.clone()
         token_positions = (mask[:, :length].cumsum(1) - 1).clamp(min=0)
@@ -159,7 +127,7 @@ class HFEngine:
             finite = torch.isfinite(logits).all(-1)
             for plan in plans.values():
                 finite &= plan.finite
-            done = alive & (ended | (step + 1 == steps))
+            done = alive & (ended | (step + 1 >= limits))
             done_rows, broken_rows = torch.stack([done, alive & ~finite]).tolist()
             if any(broken_rows):
                 self._raise_not_finite(rows[broken_rows.index(True)], broken_rows.index(True), plans)
@@ -191,18 +159,14 @@ class HFEngine:
 
     def _finish(self, request: Request, new: list[int], stopped: bool, step: int, changed: dict[int, int]) -> Response:
         processed = len(request.prefill_ids) + step  # the last token drawn is never fed back
-        _check_counts(request, changed, processed)
+        check_counts(request, changed, processed)
         tokens = request.prefill_ids + tuple(new)
         text = self.subject.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Response(request.id, tokens, text, "stop" if stopped else "length", sum(changed.values()))
 
-    def _raise_not_finite(self, request: Request, row: int, plans: dict[int, LayerPlan]) -> None:
-        layer = next((str(layer) for layer, plan in plans.items() if not plan.finite[row]), "the last one")
-        boosts = [f"{i.boost:g} on {i.direction.id}" for i in request.interventions if isinstance(i, Add)]
-        raise SteeringError(
-            f"The residual stream is not finite in request {request.id} at layer {layer}, "
-            f"boost {', '.join(boosts) or 'none'}. Lower the boost or use a wider dtype."
-        )
+    @staticmethod
+    def _raise_not_finite(request: Request, row: int, plans: dict[int, LayerPlan]) -> None:
+        raise not_finite(request, next((str(k) for k, plan in plans.items() if not plan.finite[row]), "the last one"))
 
     @torch.no_grad()
     def _forward(
@@ -277,36 +241,53 @@ class HFEngine:
         prompt_length: int | None = None,
     ) -> Tensor:
         """The residual stream [tokens, d_model] as it leaves ``layer``, teacher-forced under the interventions."""
-        if not 0 <= layer < self.subject.n_layers:
-            raise UserError(f"a layer lies in 0..{self.subject.n_layers - 1}", layer)
-        if self.subject.context is not None and len(token_ids) > self.subject.context:
-            rule = f"a text fits into the model's context of {self.subject.context} tokens"
-            raise UserError(rule, len(token_ids), "Shorten it")
-        self._check_interventions(interventions)
         split = len(token_ids) if prompt_length is None else prompt_length
         request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        ids = torch.tensor([list(token_ids)])
-        positions = torch.arange(len(token_ids)).unsqueeze(0) - split
-        valid = torch.ones_like(ids, dtype=torch.bool)
-        device = self.subject.device
-        plans = self._plans([request])
-        captured = self._capture(ids.to(device), layer, plans, positions.to(device), valid.to(device))[0]
-        changed = {at: int(plan.counts[0]) for at, plan in plans.items()}
-        _check_counts(request, changed, len(token_ids) - split)
-        if not torch.isfinite(captured).all():
-            self._raise_not_finite(request, 0, plans)
-        return captured
+        return self._residuals([request], layer)[0]
+
+    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
+        """See ``Engine.activity``. Texts are read a few at a time, in batches that follow from the texts alone."""
+        reader = self.subject.require_reader()
+        for batch in _reading_batches(texts):
+            for request, start, end in batch:
+                check_span(request, start, end)
+            h = self._residuals([request for request, _, _ in batch], self.subject.read_layer)
+            for row, (_, start, end) in enumerate(batch):
+                yield reader.activity(h[row, start:end])
 
     def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.max_activations``."""
-        reader = self.subject.require_reader()
-        for token_ids, start, end in sequences:
-            h = self.residual(token_ids, self.subject.read_layer)[start:end]
-            with torch.no_grad():
-                top = torch.zeros(reader.d_sae, device=h.device)
-                for chunk in torch.split(h, 1024):
-                    top = torch.maximum(top, reader.encode(chunk).float().amax(0))
-            yield top.cpu().numpy()
+        for activity in self.activity((Request("read", tuple(ids)), start, end) for ids, start, end in sequences):
+            yield activity.maximum
+
+    def _residuals(self, requests: Sequence[Request], layer: int) -> Tensor:
+        """The residual stream [rows, longest, d_model] as it leaves ``layer``, over each request's prompt and prefill,
+        teacher-forced under its interventions. Rows are padded on the right, where causal attention never looks."""
+        if not 0 <= layer < self.subject.n_layers:
+            raise UserError(f"a layer lies in 0..{self.subject.n_layers - 1}", layer)
+        texts = [request.prompt_ids + request.prefill_ids for request in requests]
+        longest = max(map(len, texts))
+        if self.subject.context is not None and longest > self.subject.context:
+            rule = f"a text fits into the model's context of {self.subject.context} tokens"
+            raise UserError(rule, longest, "Shorten it")
+        ids = torch.full((len(texts), longest), self._pad_id)
+        valid = torch.zeros(len(texts), longest, dtype=torch.bool)
+        positions = torch.arange(longest).repeat(len(texts), 1)
+        for row, (request, text) in enumerate(zip(requests, texts, strict=True)):
+            check_interventions(self.subject, request.interventions)
+            ids[row, : len(text)] = torch.tensor(text)
+            valid[row, : len(text)] = True
+            positions[row] -= len(request.prompt_ids)
+        device = self.subject.device
+        plans = self._plans(requests)
+        captured = self._capture(ids.to(device), layer, plans, positions.to(device), valid.to(device))
+        finite = (torch.isfinite(captured).all(-1) | ~valid.to(captured.device)).all(1).tolist()
+        for row, request in enumerate(requests):
+            changed = {at: int(plan.counts[row]) for at, plan in plans.items()}
+            check_counts(request, changed, len(request.prefill_ids))
+            if not finite[row]:
+                self._raise_not_finite(request, row, plans)
+        return captured
 
     @torch.no_grad()
     def _capture(
@@ -320,25 +301,32 @@ class HFEngine:
         with self._steered(plans, positions, valid):
             handle = self.subject.layers[layer].register_forward_hook(keep)  # after the plan's own hook
             try:
-                self.subject.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+                self.subject.model(input_ids=ids, attention_mask=valid.long(), use_cache=False, logits_to_keep=1)
             finally:
                 handle.remove()
         return captured[0]
 
 
+def _reading_batches(texts: Iterable[tuple[Request, int, int]]) -> Iterator[list[tuple[Request, int, int]]]:
+    """Neighbouring texts, as many as stay within ``_READ_TOKENS`` when padded to the longest; one at least."""
+    batch: list[tuple[Request, int, int]] = []
+    longest = 0
+    for text in texts:
+        longest = max(longest, len(text[0].prompt_ids) + len(text[0].prefill_ids))
+        if batch and longest * (len(batch) + 1) > _READ_TOKENS:
+            yield batch
+            batch, longest = [], len(text[0].prompt_ids) + len(text[0].prefill_ids)
+        batch.append(text)
+    if batch:
+        yield batch
+
+
 def _padded_length(request: Request) -> int:
-    length = len(request.prompt_ids) + len(request.prefill_ids)
-    return -(-length // _PAD_TO) * _PAD_TO
+    return _padded(len(request.prompt_ids) + len(request.prefill_ids))
 
 
-def _check_counts(request: Request, changed: dict[int, int], processed: int) -> None:
-    for layer in {i.layer for i in request.interventions}:
-        expected = expected_positions(request, layer, processed)
-        if changed.get(layer, 0) != expected:
-            raise SteeringError(
-                f"Steering did not happen as scheduled in request {request.id}: at layer {layer}, "
-                f"{changed.get(layer, 0)} positions changed, {expected} scheduled."
-            )
+def _padded(tokens: int) -> int:
+    return -(-tokens // _PAD_TO) * _PAD_TO
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -6,14 +6,15 @@ so on, so one slot is a handful of tensor operations for the whole batch, whatev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from esr.steering.engine import Request
-from esr.steering.interventions import Add, Clamp, Schedule
+from esr.steering.interventions import Add, Clamp, Direction, Schedule
 from esr.subjects.latents import LatentReader
 
 _FAR = 2**40  # beyond any position: an open end of a schedule
@@ -38,16 +39,30 @@ class _Window:
         start, end = (b.unsqueeze(1) for b in (self.start, self.end))
         return (positions >= start) & (positions < end) & valid
 
+    def of(self, rows: Tensor) -> _Window:
+        """The windows of these rows, [N]; a row may come several times."""
+        return _Window(self.start[rows], self.end[rows], self.unbounded)
+
+
+def _from_host(direction: Direction) -> Tensor:
+    return torch.from_numpy(direction.vector.copy())
+
 
 class LayerPlan:
     """All interventions of a batch at one decoder layer.
 
     ``counts`` accumulates, per row, the positions really changed (long, [B]); the engine compares it with the
-    schedules when a row ends, so steering that did not happen cannot go unnoticed.
+    schedules when a row ends, so steering that did not happen cannot go unnoticed. ``vector`` gives a direction as a
+    float32 tensor [d_model]; default: from its array.
     """
 
     def __init__(
-        self, requests: Sequence[Request], layer: int, reader: LatentReader | None, device: torch.device
+        self,
+        requests: Sequence[Request],
+        layer: int,
+        reader: LatentReader | None,
+        device: torch.device,
+        vector: Callable[[Direction], Tensor] = _from_host,
     ) -> None:
         self.layer = layer
         rows = len(requests)
@@ -55,7 +70,7 @@ class LayerPlan:
         self.finite = torch.ones(rows, dtype=torch.bool, device=device)
         adds = [[i for i in r.interventions if isinstance(i, Add) and i.layer == layer] for r in requests]
         clamps = [[i for i in r.interventions if isinstance(i, Clamp) and i.layer == layer] for r in requests]
-        self._adds = [self._add_slot(adds, k, device) for k in range(max(map(len, adds)))]
+        self._adds = [self._add_slot(adds, k, device, vector) for k in range(max(map(len, adds)))]
         self._clamps: list[tuple[_Window, Tensor]] = []
         if any(clamps):
             assert reader is not None  # the engine has refused such requests
@@ -64,18 +79,17 @@ class LayerPlan:
             self._reads_steered = torch.tensor([r.clamp_reads == "steered" for r in requests], device=device)
 
     @staticmethod
-    def _add_slot(adds: list[list[Add]], k: int, device: torch.device) -> tuple[_Window, Tensor]:
+    def _add_slot(
+        adds: list[list[Add]], k: int, device: torch.device, vector: Callable[[Direction], Tensor]
+    ) -> tuple[_Window, Tensor]:
         chosen = [row[k] if k < len(row) else None for row in adds]
-        width = next(a for a in chosen if a is not None).direction.vector.shape[0]
-        vectors = torch.zeros(len(chosen), width)
-        bounds = [(0, 0)] * len(chosen)  # an empty window where a row has no k-th add
-        for row, add in enumerate(chosen):
-            if add is not None:
-                vectors[row] = add.boost * torch.from_numpy(add.direction.vector.copy())
-                bounds[row] = _bounds(add.schedule)
+        anyone = next(a for a in chosen if a is not None)  # where a row has no k-th add: 0 * its vector, nowhere
+        vectors = torch.stack([vector((a or anyone).direction) for a in chosen]).to(device)
+        boosts = torch.tensor([0.0 if a is None else a.boost for a in chosen], device=device)
+        bounds = [(0, 0) if a is None else _bounds(a.schedule) for a in chosen]
         start, end = torch.tensor(bounds, device=device).T
         unbounded = all(a is not None and a.schedule == Schedule() for a in chosen)
-        return _Window(start, end, unbounded), vectors.to(device).unsqueeze(1)
+        return _Window(start, end, unbounded), (boosts.unsqueeze(1) * vectors).unsqueeze(1)
 
     def _lay_out_clamps(self, clamps: list[list[Clamp]], device: torch.device) -> None:
         """One column per distinct latent; a latent clamped again in a row (another stretch) goes to the next slot."""
@@ -126,6 +140,25 @@ class LayerPlan:
                 steered = torch.where(on.any(-1, keepdim=True), steered + delta.to(h.dtype), steered)
                 self.counts += on.sum((1, 2))
         self.finite &= (torch.isfinite(steered).all(-1) | ~valid).all(1)
+        return steered
+
+    def apply_tokens(self, h: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+        """The steered residual stream of a batch without padding, as engines with continuous batching hold it.
+
+        h: [N, d_model], the tokens of all rows one after another; rows: [N] long, whose token each is; positions: [N]
+        as for ``apply``.
+        """
+        tokens = copy(self)  # the same plan with one row per token
+        tokens.counts = torch.zeros_like(rows)
+        tokens.finite = torch.ones_like(rows, dtype=torch.bool)
+        tokens._adds = [(window.of(rows), vectors[rows]) for window, vectors in self._adds]
+        tokens._clamps = [(window.of(rows), values[rows]) for window, values in self._clamps]
+        if self._clamps:
+            tokens._reads_steered = self._reads_steered[rows]
+        steered = tokens.apply(h.unsqueeze(1), positions.unsqueeze(1), tokens.finite.clone().unsqueeze(1)).squeeze(1)
+        self.counts.index_add_(0, rows, tokens.counts)
+        broken = torch.zeros_like(self.counts).index_add_(0, rows, (~tokens.finite).long())
+        self.finite &= broken == 0
         return steered
 
 

@@ -60,7 +60,7 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     prompts = len(study_prompts(config.prompts.file, folder, config.subject.model))
     d, c = config.directions, config.calibration
     limit, half = config.sampling.max_new_tokens, max(1, round(config.sampling.max_new_tokens / 2))
-    chosen = wanted(experiments)
+    chosen = wanted(experiments, sae=config.subject.sae is not None)
     conditions = sum(e.arms(config.settings_of(e.key)) for e in chosen)
     baseline = prompts * d.baseline_per_prompt
     tried = round(1.5 * d.count) * len(d.efficacy_boosts) * d.efficacy_prompts

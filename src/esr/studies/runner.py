@@ -47,8 +47,11 @@ def run_study(
     Raises UserError for everything the user can put right, before any generation where it can be known before:
     unknown experiments, prompts, judge, a subject that does not fit together, settings that changed.
     """
-    chosen = wanted(experiments)
+    chosen = wanted(experiments, sae=config.subject.sae is not None)
     settings = {e.key: config.settings_of(e.key) for e in chosen}
+    for experiment in chosen:
+        if experiment.check is not None:
+            experiment.check(folder, config, settings[experiment.key])
     prompts = tuple(study_prompts(config.prompts.file, folder, config.subject.model))
     judge = make_judge(config.judge, config.subject, folder)
     preflight(judge)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,48 @@ ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
 
 _RUN_TIME_NORMS = ("constant_norm_rescale", "layer_norm")
 _RUN_TIME_STATE = ("x_norm_coeff", "ln_mu", "ln_std")
+
+MOST_ACTIVATIONS = 2**24
+"""Most activations (tokens x latents) of the whole dictionary held at once: 64 MiB in float32."""
+
+Pool = Literal["max", "mean"]
+"""How the activations of a latent over the tokens of a text become one number."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What every latent does over some token positions. Two of them add up; a latent is *active* above 0."""
+
+    tokens: int
+    """Positions read, at least 1."""
+    maximum: NDArray[np.float32]
+    """Largest activation, shape [latents], >= 0."""
+    total: NDArray[np.float64]
+    """Sum of activations, [latents], >= 0."""
+    active: NDArray[np.int64]
+    """Positions at which it is active, [latents], 0..tokens."""
+
+    def pooled(self, pool: Pool) -> NDArray[np.float32]:
+        """The largest or the mean activation over the positions, [latents]."""
+        return self.maximum if pool == "max" else (self.total / self.tokens).astype(np.float32)
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        """Share of positions at which it is active, [latents], in [0, 1]."""
+        return np.asarray(self.active / self.tokens)
+
+    @property
+    def mean_active(self) -> NDArray[np.float64]:
+        """Mean activation over the positions at which it is active, [latents]; 0 for a latent that never is."""
+        return np.asarray(self.total / np.maximum(self.active, 1))
+
+    def __add__(self, other: Activity) -> Activity:
+        return Activity(
+            self.tokens + other.tokens,
+            np.maximum(self.maximum, other.maximum),
+            self.total + other.total,
+            self.active + other.active,
+        )
 
 
 def check_latent(latent: int, d_sae: int) -> int:
@@ -88,6 +131,25 @@ class LatentReader:
         out: Tensor = self.sae.encode(h.to(self.device))
         self._forget()
         return out.to(h.device)
+
+    @torch.no_grad()
+    def activity(self, h: Tensor) -> Activity:
+        """Every latent's activity over residual vectors h, shape [tokens, d_in].
+
+        Encoded in chunks of at most ``MOST_ACTIVATIONS`` activations, of which only sums are kept. Raises UserError
+        for no token.
+        """
+        if len(h) == 0:
+            raise UserError("latents are read at one token at least", "none")
+        maximum = torch.zeros(self.d_sae, device=h.device)
+        total = torch.zeros(self.d_sae, dtype=torch.float64, device=h.device)
+        active = torch.zeros(self.d_sae, dtype=torch.long, device=h.device)
+        for chunk in torch.split(h, max(1, MOST_ACTIVATIONS // self.d_sae)):
+            activations = self.encode(chunk).float()
+            maximum = torch.maximum(maximum, activations.amax(0))
+            total += activations.sum(0)
+            active += (activations > 0).sum(0)
+        return Activity(len(h), maximum.cpu().numpy(), total.cpu().numpy(), active.cpu().numpy())
 
     @torch.no_grad()
     def activations(self, h: Tensor, latents: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class Subject:
     """The Hugging Face model: evaluation mode, no gradients."""
     tokenizer: Any
     layers: list[nn.Module]
-    """Decoder layers in order; the output of each is the residual stream [batch, tokens, d_model]."""
+    """Decoder layers in order; the output of each is the residual stream [batch, tokens, d_model]. Empty in a subject
+    loaded without its decoder weights."""
     reader: LatentReader | None
     """The SAE, on the device of the layer it reads."""
     steer_layer: int
@@ -59,15 +60,18 @@ class Subject:
         return self.reader
 
 
-def load_subject(spec: SubjectSpec) -> Subject:
+def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
     """Load model, tokenizer and SAE, and check that they fit together.
 
     Weights come from safetensors files only; code that comes with a model runs only with
-    ``trust_remote_code``. Raises UserError for everything the user can put right: unknown model, adapter or
-    SAE, an SAE of another width, a layer the model does not have, unreadable labels, a missing extra.
+    ``trust_remote_code``. Without ``decoder_weights`` the model has no decoder layers, only embedding, final norm and
+    unembedding: for an engine that loads the weights elsewhere. Raises UserError for everything the user can put
+    right: unknown model, adapter or SAE, an SAE of another width, a layer the model does not have, unreadable labels,
+    a missing extra.
     """
     device = _device(spec)
-    config = _load_config(spec).get_text_config(decoder=True)
+    whole = _load_config(spec)
+    config = whole.get_text_config(decoder=True)
     d_model, n_layers = int(config.hidden_size), int(config.num_hidden_layers)
     steer_layer = check_layer("steer_layer", spec.steer_layer, n_layers)
     read_layer = check_layer("read_layer", steer_layer if spec.read_layer is None else spec.read_layer, n_layers)
@@ -84,10 +88,10 @@ def load_subject(spec: SubjectSpec) -> Subject:
     labels_path = spec.labels_path()
     labels = read_labels(labels_path, reader.d_sae if reader else None) if labels_path else {}
     tokenizer = _load_tokenizer(spec)
-    model = _load_model(spec, device)
-    layers = decoder_layers(model)
+    model = _load_model(spec, device, whole, decoder_weights)
+    layers = decoder_layers(model) if decoder_weights else []
     if reader is not None:
-        reader.to(next(layers[read_layer].parameters()).device)
+        reader.to(next(layers[read_layer].parameters()).device if layers else device)
     return Subject(
         spec=spec,
         model=model,
@@ -132,10 +136,14 @@ def _load_config(spec: SubjectSpec) -> Any:
         raise _unknown_model(spec, error) from error
 
 
-def _load_model(spec: SubjectSpec, device: torch.device) -> Any:
+def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_weights: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
-    place = {"device_map": spec.device_map} if spec.device_map else {}
+    options: dict[str, Any] = {"device_map": spec.device_map} if spec.device_map else {}
+    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None):
+        options["attn_implementation"] = "eager"  # Gemma 2: transformers 5.19's default leaves the capping out
+    if not decoder_weights:
+        options["config"] = _without_layers(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             _source(spec),
@@ -143,7 +151,7 @@ def _load_model(spec: SubjectSpec, device: torch.device) -> Any:
             dtype=getattr(torch, spec.dtype),
             use_safetensors=True,
             trust_remote_code=spec.trust_remote_code,
-            **place,
+            **options,
         )
         if not spec.device_map:
             model = model.to(device)
@@ -158,6 +166,15 @@ def _load_model(spec: SubjectSpec, device: torch.device) -> Any:
     if spec.adapter:
         model = _merge_adapter(model, spec.adapter)
     return model.eval().requires_grad_(False)
+
+
+def _without_layers(config: Any) -> Any:
+    """The configuration of the same model with no decoder layer; the weights of the others are then left unread."""
+    text = config.get_text_config(decoder=True)
+    text.num_hidden_layers = 0
+    if getattr(text, "layer_types", None):
+        text.layer_types = []
+    return config
 
 
 def _load_tokenizer(spec: SubjectSpec) -> Any:

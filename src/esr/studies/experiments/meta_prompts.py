@@ -13,6 +13,9 @@ from esr.studies.experiments.registry import Experiment, Settings
 from esr.subjects.spec import ORGANISMS, packaged_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from esr.studies.config import StudyConfig
     from esr.studies.lab import Lab
 
 TEMPLATES = {
@@ -44,7 +47,7 @@ class MetaPromptSettings(Settings):
 def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
     """One condition per template. The organisms know only the words of their own suffixes."""
     if settings.file is not None:
-        templates = _read(lab, settings.file)
+        templates = _read(lab.folder / settings.file)
     elif (model := lab.config.subject.model) in ORGANISMS:
         suffixes = json.loads((packaged_folder(model) / "suffixes.json").read_text(encoding="utf-8"))
         templates = {
@@ -56,8 +59,13 @@ def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
     return [Condition(f"meta {name}", template=template) for name, template in templates.items()]
 
 
-def _read(lab: Lab, file: str) -> dict[str, str]:
-    path = lab.folder / file
+def check(folder: Path, _config: StudyConfig, settings: MetaPromptSettings) -> None:
+    """The file of templates can be read."""
+    if settings.file is not None:
+        _read(folder / settings.file)
+
+
+def _read(path: Path) -> dict[str, str]:
     try:
         templates = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -77,4 +85,5 @@ EXPERIMENT = Experiment(
     lambda _: len(TEMPLATES),
     needs=("incidence",),
     settings=MetaPromptSettings,
+    check=check,
 )

@@ -17,6 +17,9 @@ from esr.errors import UserError
 from esr.studies.conditions import Condition
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from esr.studies.config import StudyConfig
     from esr.studies.lab import Lab
 
 ALL = "all"
@@ -50,6 +53,11 @@ class Experiment:
     """How the report draws it."""
     in_all: bool = True
     """Whether ``all`` includes it."""
+    latents: bool = False
+    """Whether it reads or clamps latents and so needs an SAE."""
+    check: Callable[[Path, StudyConfig, Any], None] | None = None
+    """(study's folder, its settings, own settings): raises UserError, before anything is loaded, for files and prompts
+    the experiment cannot work with."""
 
 
 _REGISTERED: dict[str, Experiment] = {}
@@ -89,20 +97,21 @@ def experiment(key: str) -> Experiment:
     return experiments()[key]
 
 
-def wanted(keys: Iterable[str]) -> list[Experiment]:
-    """The experiments of these keys and what they need, in the order they run. ``all`` stands for all of one run.
+def wanted(keys: Iterable[str], *, sae: bool = True) -> list[Experiment]:
+    """The experiments of these keys and what they need, in the order they run. ``all`` stands for all of one run;
+    without an ``sae``, for those that need none.
 
-    Raises UserError for an unknown key, or none.
+    Raises UserError for an unknown key, none, or one that needs an SAE where there is none.
     """
-    named = [
-        name
-        for key in keys
-        for name in ([e.key for e in experiments().values() if e.in_all] if key == ALL else [experiment(key).key])
-    ]
+    whole = [e.key for e in experiments().values() if e.in_all and (sae or not e.latents)]
+    named = [name for key in keys for name in (whole if key == ALL else [experiment(key).key])]
     if not named:
         raise UserError("a run has at least one experiment", None)
     needed = set(_in_order(experiments(), named))
-    return [e for e in experiments().values() if e.key in needed]
+    chosen = [e for e in experiments().values() if e.key in needed]
+    if not sae and (lacking := [e.key for e in chosen if e.latents]):
+        raise UserError("an experiment on latents has an SAE ([subject.sae])", ", ".join(lacking), "Leave it out")
+    return chosen
 
 
 def _in_order(found: Mapping[str, Experiment], keys: Iterable[str]) -> list[str]:

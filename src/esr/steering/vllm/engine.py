@@ -1,0 +1,137 @@
+"""The vLLM engine: upstream vLLM, unmodified, every request steered in its own way.
+
+Greedy float32 tokens are those of ``esr.steering.hf``. Sampled tokens are not: vLLM draws with its own generator. They
+are reproducible all the same, for a request's noise comes from its own seed; but unlike the Hugging Face engine's,
+logits may differ in their last bits with the batch, so that a token on the very edge may differ with it.
+
+Interventions travel with each request as numbers and digests (``wire``); the workers steer (``worker``, ``table``) and
+count the positions they changed, which this side verifies for every response (``client``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esr.errors import SteeringError, UserError
+from esr.steering.checks import check_ids, check_interventions, check_request, check_span
+from esr.steering.engine import Request, Response
+from esr.steering.interventions import Intervention
+from esr.steering.settings import VLLMSettings
+from esr.steering.vllm.client import Client, Done
+from esr.steering.vllm.start import check_subject, check_version, start, stop
+from esr.steering.vllm.wire import Reading, unpack_activity, unpack_latents
+from esr.subjects.latents import Activity, check_latent
+from esr.subjects.loading import Subject
+
+_COLDEST, _HOTTEST = 0.01, 2.0  # vLLM raises lower temperatures to the first and refuses higher than the second
+
+
+class VLLMEngine:
+    """See ``esr.steering.engine.Engine``. ``batch_size``: most requests in flight.
+
+    Starts vLLM, which takes a while and, unless VLLM_ENABLE_V1_MULTIPROCESSING is 0, processes of its own; ``close``
+    ends them. Of the subject, tokenizer, SAE and sizes are used, not the weights: vLLM loads those itself. Raises
+    UserError for a vLLM that is missing or not supported, and for a subject it cannot steer.
+    """
+
+    def __init__(self, subject: Subject, settings: VLLMSettings | None = None, batch_size: int = 64) -> None:
+        if batch_size < 1:
+            raise UserError("batch_size is at least 1", batch_size)
+        check_version()
+        check_subject(subject)
+        self.subject = subject
+        self._vllm = start(subject, settings or VLLMSettings(), batch_size)
+        self._client = Client(self._vllm, batch_size, subject.end_ids)
+        self._texts_at_once = batch_size
+        self.context = int(self._vllm.model_config.max_model_len)
+        """Most tokens of a prompt and its response."""
+        answers = self._client.call("esr_install", subject.spec.model_dump_json(), subject.n_layers, subject.read_layer)
+        held = {layer for answer in answers for layer in json.loads(answer)["layers"]}
+        if held != set(range(subject.n_layers)):
+            raise SteeringError(f"vLLM's workers hold layers {sorted(held)}, the model has {subject.n_layers}")
+
+    def close(self) -> None:
+        """End vLLM and its processes. The engine cannot be used afterwards."""
+        stop(self._vllm)
+
+    # ---- generating
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """See ``Engine.generate``. All requests are checked before the first one runs."""
+        check_ids(requests)
+        for request in requests:
+            self.check(request)
+        return (self._response(done) for done in self._client.run((request, None) for request in requests))
+
+    def check(self, request: Request) -> None:
+        """Raises UserError for a request that cannot run, also for sampling that vLLM does not have:
+        ``penalty_over="generated"`` with a repetition penalty, and some temperatures."""
+        check_request(self.subject, request, self.context)
+        sampling = request.sampling
+        if sampling.repetition_penalty != 1 and sampling.penalty_over == "generated":
+            raise UserError(
+                "vLLM's repetition penalty counts prompt and response",
+                'penalty_over="generated"',
+                'Use penalty_over = "all", or backend = "hf"',
+            )
+        if not (sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST):
+            raise UserError(
+                f"vLLM's temperature is 0 or lies in {_COLDEST:g}..{_HOTTEST:g}",
+                sampling.temperature,
+                'Use 0 for greedy, or backend = "hf"',
+            )
+
+    def _response(self, done: Done) -> Response:
+        request = done.request
+        tokens = request.prefill_ids + (done.tokens[:-1] if done.stopped else done.tokens)
+        text = self.subject.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Response(request.id, tokens, text, "stop" if done.stopped else "length", sum(done.counts.values()))
+
+    # ---- reading
+
+    def read(
+        self,
+        token_ids: Sequence[int],
+        latents: Sequence[int],
+        interventions: Sequence[Intervention] = (),
+        *,
+        prompt_length: int | None = None,
+    ) -> NDArray[np.float32]:
+        """See ``Engine.read``. A text is shorter than the context: vLLM always draws one token."""
+        reader = self.subject.require_reader()
+        for latent in latents:
+            check_latent(latent, reader.d_sae)
+        split = len(token_ids) if prompt_length is None else prompt_length
+        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
+        self._check_text(request)
+        (done,) = self._client.run([(request, Reading(tuple(latents)))])
+        return unpack_latents(done.data, len(token_ids), len(latents))
+
+    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
+        """See ``Engine.activity``. As many texts as there may be requests in flight are taken at a time."""
+        self.subject.require_reader()
+        remaining = iter(texts)
+        while batch := list(islice(remaining, self._texts_at_once)):
+            for request, begin, end in batch:
+                self._check_text(request)
+                check_span(request, begin, end)
+            work = [(request, Reading(None, begin, end)) for request, begin, end in batch]
+            found = {done.place: unpack_activity(done.data) for done in self._client.run(work)}
+            yield from (found[place] for place in range(len(batch)))
+
+    def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.max_activations``."""
+        for activity in self.activity((Request("read", tuple(ids)), begin, end) for ids, begin, end in sequences):
+            yield activity.maximum
+
+    def _check_text(self, request: Request) -> None:
+        length = len(request.prompt_ids) + len(request.prefill_ids)
+        if length >= self.context:
+            rule = f"a text to read is shorter than the context of {self.context} tokens"
+            raise UserError(rule, length, "Shorten it")
+        check_interventions(self.subject, request.interventions)
