@@ -23,6 +23,7 @@ check: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/coverage.py
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

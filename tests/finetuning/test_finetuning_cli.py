@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("peft")
 
-from test_finetuning_shares import TUNING, new_study
+from tuning_studies import TUNING, new_study
 
 SCRIPT = "from esr.cli import finetune; from esr.cli.main import main; main()"
 

@@ -224,6 +224,24 @@ def test_what_cannot_be_trained_is_said(fresh: Callable[..., Subject], tmp_path:
         train_adapter(subject, examples(subject, 4), wrong, 0, tmp_path, Silent())
 
 
+@pytest.mark.parametrize(
+    ("arch", "dtype"), [("gemma2", "float32"), ("qwen3", "float32"), ("gpt2", "float32"), ("llama", "bfloat16")]
+)
+def test_other_models_train_and_load(
+    tiny_model_folder: Callable[..., Path], tmp_path: Path, arch: str, dtype: Any
+) -> None:
+    spec = SubjectSpec(model=str(tiny_model_folder(arch)), steer_layer=1, device="cpu", dtype=dtype)
+    subject = load_subject(spec)
+    batch = examples(subject, 8)
+    with torch.no_grad():
+        before = float(summed_loss(subject.model, batch, subject.device))
+    done = train_adapter(subject, batch, SETTINGS, 0, tmp_path, Silent())
+    assert all(weight.dtype == torch.float32 for weight in weights(tmp_path).values())
+    tuned = load_subject(spec.model_copy(update={"adapter": str(done.folder)}))
+    with torch.no_grad():
+        assert float(summed_loss(tuned.model, batch, tuned.device)) < before
+
+
 def test_the_published_settings_are_the_defaults() -> None:
     s = TrainingSettings()
     assert (s.rank, s.alpha, s.dropout, s.learning_rate, s.epochs, s.batch, s.warmup_steps, s.targets) == (

@@ -22,9 +22,14 @@ def test_detectors_have_label_auc_d_rates_and_density():
     (table,) = result_tables(found)
     first, second, third = cells(table)
     assert first == {
-        "Latent": "a label\nlatent 40", "Chosen": "yes", "AUC": "0.900\n0.612 to 0.987",
-        "AUC, study's prompts": "0.712", "Cohen's d": "1.23", "Active on mismatched pairs": "87.5 %\nmatched 12.5 %", "Density": "1.5 %\nmean 2.5",
-    }  # fmt: skip
+        "Latent": "a label\nlatent 40",
+        "Chosen": "yes",
+        "AUC": "0.900\n0.612 to 0.987",
+        "AUC, study's prompts": "0.712",
+        "Cohen's d": "1.23",
+        "Active on mismatched pairs": "87.5 %\nmatched 12.5 %",
+        "Density": "1.5 %\nmean 2.5",
+    }
     assert second["Latent"] == "no label\nlatent 41"
     assert (third["Chosen"], third["Cohen's d"], third["AUC, study's prompts"]) == ("no", "undefined", "undefined")
     chosen, held_out = result_findings(found)

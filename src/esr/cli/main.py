@@ -5,7 +5,7 @@ Exit codes: 0 done; 1 steering failed or broke the model; 2 a mistake the messag
 
 from __future__ import annotations
 
-from esr.cli import exchange, judges, lists, new, organism, studies, vectors  # noqa: F401
+from esr.cli import exchange, finetune, judges, lists, new, organism, studies, vectors  # noqa: F401
 from esr.cli.app import app, fail
 from esr.errors import SteeringError, UserError
 

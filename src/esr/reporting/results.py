@@ -108,8 +108,8 @@ def _detectors(rows: Sequence[Mapping[str, Any]]) -> ResultTable:
             )
             for row in rows
         ),
-        "In the order of the search. Density: share of the matched pairs' tokens at which the latent is active; below it"
-        " the mean activation there.",
+        "In the order of the search. Density: share of the matched pairs' tokens at which the latent is active; below"
+        " it the mean activation there.",
     )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _activations(tables: ActivationTables, groups: Mapping[str, Sequence[int]]) 
                 f"{row['name']}\n{row['kind']}, {row['region']}",
                 f"{significant(row['mean'])}\n"
                 + ("" if _nan(row["low"]) else f"{significant(row['low'])} to {significant(row['high'])}"),
-                f"{times(row['ratio'])}\n{times_span(row['ratio_low'], row['ratio_high'])}",
+                f"{_over_baseline(row)}\n{times_span(row['ratio_low'], row['ratio_high'])}",
                 str(row["n"]),
                 str(row["n_directions"]),
                 str(row["n_empty"]),
@@ -191,12 +191,16 @@ def _activations(tables: ActivationTables, groups: Mapping[str, Sequence[int]]) 
         tuple(
             (
                 f"{name}\n{', '.join(group for group, latents in groups.items() if int(name) in latents)}",
-                *(f"{significant(row['mean'])}\n{times(row['ratio'])}" for row in (found[name, *c] for c in columns)),
+                *(f"{significant(row['mean'])}\n{_over_baseline(row)}" for row in (found[name, *c] for c in columns)),
             )
             for name in dict.fromkeys(name for name, _, _ in found)
         ),
         f"Below each mean, how many times the baseline it is. {_BASELINE}",
     )
+
+
+def _over_baseline(row: Mapping[Any, Any]) -> str:
+    return str(row["note"]) if _nan(row["ratio"]) and row["note"] else times(row["ratio"])
 
 
 def _dose(frame: pd.DataFrame) -> ResultTable:

@@ -228,7 +228,8 @@ class RequestTable:
         for layer, plan in self._plans.items():
             for row, count, finite in zip(rows, plan.counts.tolist(), plan.finite.tolist(), strict=True):
                 if row is not None:
-                    row.counts[layer] = row.counts.get(layer, 0) + count
+                    if layer in row.counts:
+                        row.counts[layer] += count
                     row.broken = row.broken or ("" if finite else str(layer))
             plan.counts.zero_()
         for row, finite in zip(rows, self._finite.tolist(), strict=True):

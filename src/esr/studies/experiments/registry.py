@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """Stands for every experiment that is part of one run."""
-FIRST = ("incidence", "no-steering", "boost-sweep", "meta-prompts")
-"""Shown and run first; the others follow by key, each after what it needs."""
+FIRST = (
+    "incidence", "no-steering", "boost-sweep", "meta-prompts",
+    "otd-discovery", "otd-ablation", "random-ablation", "single-ablation", "activations",
+    "prompt-only", "response-only", "prefill", "steer-then-release", "matched-prefix", "forced-restart", "branch",
+)  # fmt: skip
+"""The order in which they are shown and run; others follow by key. Each comes after what it needs."""
 
 
 class Settings(BaseModel):
