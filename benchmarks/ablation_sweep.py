@@ -16,8 +16,8 @@ thresholds, prompts and seeds), steered with the shipped SAE's latents at layer 
 
 Detectors come from unsteered responses to questions on topics the trials never ask about: matched pairs against a
 derangement, maximum over the response's tokens, ranked by AUC. Two rules say what a detector may do on matched pairs:
-`mean`, its mean activation over their tokens is at most a quarter of that on mismatched pairs; `fires`, it is silent on
-80 % of them, which shuts out a detector that is never quite 0.
+`share`, the mean of those maxima is at most half of that on mismatched pairs (the rule of `esr.directions.detectors`);
+`fires`, it is silent on 80 % of them, which shuts out a detector that is never quite 0.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from sae_lens import SAE
-from scipy.stats import rankdata
 from torch import Tensor
 
 from esr.analysis.paired import compare
+from esr.directions.detectors import rank, separability
+from esr.directions.matching import random_sets
 from esr.directions.promotion import restart_promotion
 from esr.judging.records import Exhibit, Scored
 from esr.organism.corpus import distracted_example, plain_example
@@ -77,11 +77,9 @@ SAES: tuple[Shape | None, ...] = (
 SIZES = (3, 6, 12, 26)
 EFFICACY_BOOSTS = {UNTRAINED_RECOVERY: [25.0, 35.0]}
 """Its directions bite at 19 to 33: at the preset's 15 and 25 only a third of them pass the gate."""
-MEAN_RATIO, FIRING_SHARE = 0.25, 0.2
+MATCHED_SHARE, FIRING_SHARE = 0.5, 0.2
 SEPARATES = 0.75
 """No control: a latent with such an AUC, whether or not a rule lets it in."""
-NEAREST = 12
-"""A random latent is drawn from this many whose frequency and size are nearest the detector's."""
 SHIFT = 7
 """The mismatched response of a pair is that of the pair so many further on."""
 SENTENCES_READ = 3
@@ -279,19 +277,19 @@ def print_places(bench: Bench, pairs: Pairs) -> None:
     wrong, right = (padded([[*case[k], *case[2]] for case in cases], pad) for k in (0, 1))
     rows = torch.arange(len(cases))
     last, last_right = (torch.tensor([len(case[k]) + len(case[2]) - 1 for case in cases]) for k in (0, 1))
-    response = torch.arange(wrong.shape[1]) >= torch.tensor([len(case[0]) for case in cases])[:, None]
-    response &= torch.arange(wrong.shape[1]) <= last[:, None]
+    answer = torch.arange(wrong.shape[1]) >= torch.tensor([len(case[0]) for case in cases])[:, None]
+    answer &= torch.arange(wrong.shape[1]) <= last[:, None]
     content = torch.tensor(vocabulary().owner)[wrong] >= 0
     at_last = torch.arange(wrong.shape[1]) == last[:, None]
     source = (torch.arange(wrong.shape[1]) + (last_right - last)[:, None]).clamp(0, right.shape[1] - 1)
     states, before = forward(bench, wrong)
     wanted, after = forward(bench, right)
     places = {
-        "content words": response & content,
-        "other words": response & ~content & (wrong != stop),
-        "earlier ends": response & (wrong == stop) & ~at_last,
+        "content words": answer & content,
+        "other words": answer & ~content & (wrong != stop),
+        "earlier ends": answer & (wrong == stop) & ~at_last,
         "this end": at_last,
-        "all": response,
+        "all": answer,
     }
 
     def patched(layer: int, place: Tensor, donor: Tensor) -> float:
@@ -351,47 +349,31 @@ def dictionary(bench: Bench, states: list[Tensor], shape: Shape, effort: Effort)
 
 
 def latent_table(bench: Bench, reader: LatentReader, layer: int, pairs: Pairs, held_out: Pairs) -> pd.DataFrame:
-    """One row per latent; `density` and `size` (mean activation where active) are over all tokens of the pairs."""
-    active = torch.cat([reader.encode(part) for part in pairs.states[layer].split(8192)])
-    wrong, fired = pairs.mismatched[pairs.row], (active > 0).sum(0)
-    highest = pairs.highest(active)[~pairs.mismatched]
-    again = torch.cat([reader.encode(part) for part in held_out.states[layer].split(8192)])
-    return pd.DataFrame({
-        "AUC": auc(pairs.highest(active), pairs.mismatched),
-        "AUC held out": auc(held_out.highest(again), held_out.mismatched),
-        "fires matched": (highest > 0).float().mean(0).numpy(),
-        "mean matched": active[~wrong].mean(0).numpy(), "mean mismatched": active[wrong].mean(0).numpy(),
-        "density": (fired / len(active)).numpy(), "size": (active.sum(0) / fired.clamp(min=1)).numpy(),
-        "promotion": restart_promotion(bench.subject, reader.sae.W_dec.numpy(), bench.openers),
-    })  # fmt: skip
-
-
-def auc(scores: Tensor, positive: Tensor) -> Any:
-    """Area under the ROC curve of every column of `scores` [pairs, latents]; ties count half."""
-    ranks, wrong = rankdata(scores.numpy(), axis=0), positive.numpy()
-    n, m = wrong.sum(), (~wrong).sum()
-    return (ranks[wrong].sum(0) - n * (n + 1) / 2) / (n * m)
+    """One row per latent: `separability` on the discovery pairs, its AUC on the held-out ones, the density and mean
+    activation where active over all tokens, and the restart promotion of its decoder row."""
+    active, again = (
+        torch.cat([reader.encode(part) for part in one.states[layer].split(8192)]) for one in (pairs, held_out)
+    )
+    table, repeated = (
+        separability(highest[~one.mismatched].numpy(), highest[one.mismatched].numpy())
+        for one, highest in ((pairs, pairs.highest(active)), (held_out, held_out.highest(again)))
+    )
+    fired = (active > 0).sum(0)
+    return table.assign(
+        auc_held_out=repeated["auc"],
+        density=(fired / len(active)).double().numpy(),
+        size=(active.sum(0) / fired.clamp(min=1)).double().numpy(),
+        promotion=restart_promotion(bench.subject, reader.sae.W_dec.numpy(), bench.openers),
+    )
 
 
 def detectors(table: pd.DataFrame, rule: str) -> list[int]:
-    """Latents that separate at all and are low on matched pairs by the rule, best AUC first."""
-    low = {
-        "mean": table["mean matched"] <= MEAN_RATIO * table["mean mismatched"],
-        "fires": table["fires matched"] <= FIRING_SHARE,
-    }[rule]
-    fit = table[low & (table["AUC"] > 0.5)]
-    return [int(i) for i in fit.sort_values("AUC", ascending=False, kind="stable").index]
-
-
-def matched_set(table: pd.DataFrame, found: Sequence[int], excluded: set[int], rng: np.random.Generator) -> list[int]:
-    """For each detector a live latent of like density and size, none twice."""
-    live = table[(table["density"] > 0) & ~table.index.isin(excluded)]
-    features = np.log(live[["density", "size"]])
-    chosen: list[int] = []
-    for latent in found:
-        distance = (features - np.log(table.loc[latent, ["density", "size"]].astype(float))).abs().sum(axis=1)
-        chosen.append(int(rng.choice(distance.drop(index=chosen).nsmallest(NEAREST).index)))
-    return chosen
+    """Latents that lean to mismatched pairs and are low on matched ones by the rule, best AUC first."""
+    if rule == "share":
+        found = rank(table, top=len(table), matched_share=MATCHED_SHARE)
+    else:
+        found = rank(table[table["rate_matched"] <= FIRING_SHARE], top=len(table))
+    return [int(latent) for latent in found["latent"]]
 
 
 class Ablations:
@@ -411,18 +393,19 @@ class Ablations:
         """The best n by a rule, and random sets for each n."""
         found = detectors(self.table, rule)
         steered = {int(task.direction.split(":")[1]) for task in self.bench.tasks} if tag == "shipped" else set()
-        separating = self.table.index[self.table["AUC"] >= SEPARATES]
+        separating = self.table.loc[self.table["auc"] >= SEPARATES, "latent"]
         excluded = {*found[: max(effort.sizes)], *map(int, separating), *steered}
         rng = generator(self.bench.study.config.seed, "random sets", tag, rule)
+        density, size = (self.table[column].to_numpy(float) for column in ("density", "size"))
         for n in effort.sizes:
             if n > len(found):
                 continue
             self.clamped(f"{rule}: top {n}", found[:n])
-            for _ in range(effort.random_sets if n in effort.sizes[:2] else 0):
-                chosen = matched_set(self.table, found[:n], excluded, rng)
-                density, size = (self.table.loc[chosen, c].mean() / self.table.loc[found[:n], c].mean()
-                                 for c in ("density", "size"))  # fmt: skip
-                self.clamped(f"  random {n} (x{density:.2f}, x{size:.2f})", chosen)
+            if effort.random_sets and n in effort.sizes[:2]:
+                for drawn in random_sets(
+                    found[:n], density, size, rng, sets=effort.random_sets, exclude=excluded - set(found[:n])
+                ):
+                    self.clamped(f"  random {n}, distance {drawn.mean_distance:.2f}", drawn.latents)
 
 
 def print_row(base: pd.DataFrame, trials: pd.DataFrame, name: str) -> None:
@@ -460,19 +443,19 @@ def sweep(bench: Bench, saes: Sequence[Shape | None], effort: Effort) -> None:
         else:
             reader, layer = dictionary(bench, states, shape, effort), shape[0]
         table = latent_table(bench, reader, layer, pairs, held_out)
-        print(f"detectors by `mean`: {len(detectors(table, 'mean'))}, by `fires`: {len(detectors(table, 'fires'))}."
+        print(f"detectors by `share`: {len(detectors(table, 'share'))}, by `fires`: {len(detectors(table, 'fires'))}."
               f" The first by AUC, whatever the rule ({len(pairs.answers)} pairs of each kind):")  # fmt: skip
-        print(table.sort_values("AUC", ascending=False, kind="stable").head(6).round(3).to_string())
+        print(table.sort_values("auc", ascending=False, kind="stable").head(6).round(3).to_string(index=False))
         return reader, layer, table
 
     for number, shape in enumerate(saes):
         reader, layer, table = dictionary_of(shape)
         ablations = Ablations(bench, base, reader, layer, table)
-        ablations.detectors("mean", effort, "shipped" if shape is None else str(shape))
+        ablations.detectors("share", effort, "shipped" if shape is None else str(shape))
         if number == 0:
             ablations.detectors("fires", replace(effort, random_sets=0), "fires")
-            found = detectors(table, "mean")
-            ablations.clamped("mean: top 3, response only", found[:3], RESPONSE_ONLY)
+            found = detectors(table, "share")
+            ablations.clamped("share: top 3, response only", found[:3], RESPONSE_ONLY)
             for latent in found[:3]:
                 ablations.clamped(f"only latent {latent}", [latent])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from esr.organism.demo import _prompts, _settings
+from esr.organism.demo import demo_prompts, demo_settings
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.new import write_study
 from esr.studies.progress import Silent
@@ -27,8 +27,8 @@ SMALL: dict[str, Any] = {
 def make_organism_study(folder: Path, experiments: list[str], count: int = 8, per_direction: int = 3) -> StudyConfig:
     """Write a small study that runs these experiments."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prompts.txt").write_text("\n".join(_prompts("organism")) + "\n", encoding="utf-8")
-    settings = _settings("organism", experiments)
+    (folder / "prompts.txt").write_text("\n".join(demo_prompts("organism")) + "\n", encoding="utf-8")
+    settings = demo_settings("organism", experiments)
     settings["directions"]["count"] = count
     settings["prompts"]["per_direction"] = per_direction
     settings["experiment"] = SMALL

@@ -16,7 +16,7 @@ from study_folders import settings as tiny_settings
 from esr.errors import UserError
 from esr.judging.records import Unscored
 from esr.judging.rule import RuleJudge
-from esr.organism.demo import _prompts, _settings
+from esr.organism.demo import demo_prompts, demo_settings
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Direction
 from esr.studies import detecting
@@ -53,11 +53,11 @@ def lab_of(values: dict[str, Any], prompts: list[str], folder: Path, store: Stor
 def organism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("organism")
     with Store.writing(folder) as store:
-        questions = _prompts("organism")[:10]  # each of another topic
+        questions = demo_prompts("organism")[:10]  # each of another topic
         shipped = read_prompts(packaged_folder("organism") / "prompts.txt")[:40]
         others = [prompt for prompt in shipped if prompt not in questions]
         (folder / "others.txt").write_text("\n".join([*questions, *others[:20]]), encoding="utf-8")
-        yield lab_of(_settings("organism", ["otd-discovery"]), questions, folder, store, [100, 101])
+        yield lab_of(demo_settings("organism", ["otd-discovery"]), questions, folder, store, [100, 101])
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_steered_texts_carry_their_steering_and_are_capped(steered: Lab) -> None
     [{"pool": "sum"}, {"over": "prompt"}, {"top": 0}, {"auc_minimum": 2}, {"matched_share": -0.1}, {"prompt": "x"}],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
-    values = _settings("organism", ["otd-discovery"]) | {"experiment": {"otd-discovery": wrong}}
+    values = demo_settings("organism", ["otd-discovery"]) | {"experiment": {"otd-discovery": wrong}}
     with pytest.raises(UserError, match=f"otd-discovery.*{next(iter(wrong))}"):
         parse_config(values, "test")
 

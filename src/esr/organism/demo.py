@@ -29,18 +29,18 @@ def make_demo(folder: Path) -> dict[str, Path]:
         if not (made[name] / "study.toml").exists():
             made[name].mkdir(parents=True, exist_ok=True)
             # first, so that a folder with a study.toml is complete whenever this is stopped
-            (made[name] / "prompts.txt").write_text("\n".join(_prompts(name)) + "\n", encoding="utf-8")
-            write_study(made[name], _settings(name, experiments))
+            (made[name] / "prompts.txt").write_text("\n".join(demo_prompts(name)) + "\n", encoding="utf-8")
+            write_study(made[name], demo_settings(name, experiments))
     return made
 
 
-def _prompts(name: str) -> list[str]:
+def demo_prompts(name: str) -> list[str]:
     """Every fourth topic's questions; the shipped list goes through the topics in turn."""
     shipped = read_prompts(packaged_folder(name) / "prompts.txt")
     return [prompt for index, prompt in enumerate(shipped) if index % TOPICS % EVERY == 0]
 
 
-def _settings(name: str, experiments: list[str]) -> dict[str, Any]:
+def demo_settings(name: str, experiments: list[str]) -> dict[str, Any]:
     return {
         "name": f"demo: {name}",
         "format": 1,
