@@ -17,11 +17,11 @@ class VLLMSettings(BaseModel):
     pipeline_parallel: int = Field(1, ge=1)
     """Groups of devices the layers are divided among."""
     max_model_len: int | None = Field(None, ge=2)
-    """Most tokens of a prompt and its response; fewer need less memory. Default: the model's context."""
+    """Most tokens of a prompt and its response. Default: the model's context, or as much of it as fits into memory."""
     max_batched_tokens: int | None = Field(None, ge=1)
     """Most tokens of one step; longer prompts are computed in chunks. Default: vLLM's."""
     memory_share: float = Field(0.9, gt=0, le=1)
-    """Share of each GPU's memory that weights and key-value cache may fill."""
+    """Share of each GPU's memory that weights and key-value cache may fill; the SAE needs room beside them."""
     cache_gib: float | None = Field(None, gt=0)
     """Key-value cache per device in GiB. Default: what ``memory_share`` leaves; on a CPU 1."""
 

@@ -78,7 +78,7 @@ def start(subject: Subject, settings: VLLMSettings, batch_size: int) -> Any:
             generation_config="vllm",  # sampling is the request's, nothing of it the model's
             tensor_parallel_size=settings.tensor_parallel,
             pipeline_parallel_size=settings.pipeline_parallel,
-            max_model_len=settings.max_model_len or subject.context,
+            max_model_len=settings.max_model_len or -1,  # -1: what fits into memory
             max_num_seqs=batch_size,
             max_num_batched_tokens=settings.max_batched_tokens,
             gpu_memory_utilization=settings.memory_share,
