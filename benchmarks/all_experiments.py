@@ -53,7 +53,8 @@ def main(folder: Path) -> None:
         for name, control in ran.controls.items():
             print(_row(key, rates.loc[name], name, control, compared))
     for found in findings(study, trials):
-        print(f"\n{'recovered' if found.recovered else 'NOT recovered'}: {found.truth}. {found.evidence}.")
+        said = {True: "recovered", False: "NOT recovered", None: "left open"}[found.recovered]
+        print(f"\n{said}: {found.truth}. {found.evidence}.")
     print(f"\n{len(trials)} trials, this run {minutes:.1f} minutes. Study: {folder}")
 
 

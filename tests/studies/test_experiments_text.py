@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,12 @@ import pytest
 from esr.errors import UserError
 from esr.judging.lexicon import Lexicon
 from esr.judging.screen import find_restarts
+from esr.studies.conditions import Condition
 from esr.studies.config import parse_config, read_config
-from esr.studies.experiments.registry import experiments, wanted
+from esr.studies.episodes import CLOSE
+from esr.studies.experiments.registry import Experiment, experiments, register, unregister, wanted
+from esr.studies.progress import Silent
+from esr.studies.runner import run_study
 from esr.studies.store import Store
 from esr.studies.study import Study
 
@@ -42,7 +49,7 @@ def arm(trials: pd.DataFrame, condition: str) -> pd.DataFrame:
     return found
 
 
-CONTINUED = ["prefill", "held", "released at restart", "released after", "prefix", "restart", "branch"]
+CONTINUED = ["prefill", "steered", "held", "released at restart", "released after", "prefix", "restart", "branch"]
 
 
 def test_a_continuation_begins_with_the_tokens_of_its_source(
@@ -169,6 +176,57 @@ def test_activations_are_read_under_each_responses_own_steering(study: Study, or
     assert abs(len(text[:start].split()) - episode.restart) <= len(text[:start]) / 8
 
 
+def test_partners_went_as_far_off_topic_and_never_restarted(study: Study, trials: pd.DataFrame) -> None:
+    pairs = [(r.episode, r.trial) for r in study.activations.readings if r.kind == "no-recovery"]
+    assert pairs
+    for episode, partner in pairs:
+        assert abs(trials.loc[episode, "first_score"] - trials.loc[partner, "first_score"]) <= CLOSE
+        assert trials.loc[partner, "n_attempts"] == 1
+    noted = study.result("activations")["partners"]
+    assert noted["matched"] == len(pairs) <= noted["episodes"]
+    assert 0 <= noted["score_gap"] <= CLOSE
+
+
+def test_verdicts_that_come_later_do_not_choose_other_trials(tmp_path: Path, organism_study: Path) -> None:
+    """Half of the restarts are taken back, as another verdict of the same judge would; the conditions stay."""
+    folder = tmp_path / "copy"
+    shutil.copytree(organism_study, folder)
+    before = Study.open(folder).trials
+    db = sqlite3.connect(folder / "study.sqlite")
+    multi = before[(before["condition"] == "incidence") & before["multi_attempt"]]["response"].iloc[::2]
+    unscored = json.dumps({"reason": "timeout", "detail": ""})
+    db.executemany("UPDATE grades SET judgement = ? WHERE response = ?", [(unscored, key) for key in multi])
+    db.commit()
+    db.close()
+    config = read_config(folder)
+    run_study(folder, config, ["all"], Silent())
+    after = Study.open(folder).trials
+    assert set(after["trial"]) == set(before["trial"])
+    for key in Study.open(folder).experiments:
+        Study.open(folder).comparisons(key, after)
+
+
+def test_a_template_with_a_label_is_asked_where_there_is_one(organism_study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(organism_study, folder)
+    (folder / "mine.toml").write_text('named = "{prompt} not {label}"\nplain = "{prompt} please"\n')
+    config = read_config(folder).model_copy(update={"experiment": {"meta-prompts": {"file": "mine.toml"}}})
+    with pytest.raises(UserError, match="has run"):
+        run_study(folder, config, ["meta-prompts"], Silent())
+
+
+def test_one_name_is_one_condition(organism_study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(organism_study, folder)
+    twice = Experiment("twice", "?", lambda lab, _: [Condition("same"), Condition("same", boost_factor=0.5)])
+    register(twice)
+    try:
+        with pytest.raises(UserError, match="their own names"):
+            run_study(folder, read_config(folder), ["twice"], Silent())
+    finally:
+        unregister(twice)
+
+
 def test_boost_levels_are_standard_deviations_of_the_thresholds(study: Study, trials: pd.DataFrame) -> None:
     thresholds = trials.groupby("direction")["threshold"].first()
     above = arm(trials, "boost +1 sd")["boost"].unique()
@@ -199,11 +257,6 @@ def test_an_unknown_experiment_or_setting_is_refused_before_any_work(organism_st
 
 
 def test_settings_of_an_experiment_that_ran_do_not_change(tmp_path: Path, organism_study: Path) -> None:
-    import shutil
-
-    from esr.studies.progress import Silent
-    from esr.studies.runner import run_study
-
     folder = tmp_path / "copy"
     shutil.copytree(organism_study, folder)
     config = read_config(folder)

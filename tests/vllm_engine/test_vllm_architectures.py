@@ -55,7 +55,9 @@ def test_architecture(arch: str, tmp_path: Path, tiny_tokenizer: Any, tiny_sae_f
         assert differing(answers(engine, requests), answers(reference, requests)) == []
         ids = requests[0].prompt_ids
         for own in ((), requests[0].interventions):
-            np.testing.assert_allclose(engine.read(ids, range(96), own), reference.read(ids, range(96), own), atol=1e-4)
+            expected = reference.read(ids, range(96), own)
+            largest = float(expected.max())  # the streams of these models are as large as 50: float32's last bits count
+            np.testing.assert_allclose(engine.read(ids, range(96), own), expected, rtol=0, atol=1e-5 * largest)
 
 
 def test_another_architecture_is_refused(organism: Any, monkeypatch: pytest.MonkeyPatch) -> None:

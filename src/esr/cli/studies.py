@@ -175,7 +175,7 @@ def show_results(study: Study, trials: pd.DataFrame, keys: list[str] | None = No
 
         for found in findings(study, trials):
             if keys is None or found.experiment in keys:
-                said = "recovered" if found.recovered else "NOT recovered"
+                said = {True: "recovered", False: "NOT recovered", None: "left open"}[found.recovered]
                 console().print(f"Known truth {said}: {found.truth}. {found.evidence}.")
 
 

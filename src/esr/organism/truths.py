@@ -22,7 +22,8 @@ class Finding:
 
     experiment: str
     truth: str
-    recovered: bool
+    recovered: bool | None
+    """None: the interval leaves it open."""
     evidence: str
 
 
@@ -41,14 +42,22 @@ def findings(study: Study, trials: pd.DataFrame) -> list[Finding]:
     ]
 
 
-Verdict = tuple[bool, str] | None
+Verdict = tuple[bool | None, str] | None
+
+
+def _sign(row: dict[str, Any], wanted: int) -> bool | None:
+    """Whether a difference has the wanted sign; None when its interval holds 0."""
+    if row["difference_low"] <= 0 <= row["difference_high"]:
+        return None
+    return bool(row["difference"] * wanted > 0)
 
 
 def _without_steering(_study: Study, trials: pd.DataFrame) -> Verdict:
     if not _present(trials, "no-steering", "incidence"):
         return None
     row = _row(compare(trials, "no-steering", "incidence"), "multi_attempt_rate")
-    return bool(row["difference_high"] < 0 and row["value_treatment"] <= 0.05), _said(row)
+    fewer = _sign(row, -1)
+    return fewer and bool(row["value_treatment"] <= 0.05), _said(row)
 
 
 def _monitoring(_study: Study, trials: pd.DataFrame) -> Verdict:
@@ -60,7 +69,7 @@ def _monitoring(_study: Study, trials: pd.DataFrame) -> Verdict:
     if not _present(pooled, "monitor", "neutral"):
         return None
     row = _row(compare(pooled, "monitor", "neutral"), "multi_attempt_rate")
-    return bool(row["difference_low"] > 0), _said(row)
+    return _sign(row, +1), _said(row)
 
 
 def _discovery(study: Study, _trials: pd.DataFrame) -> Verdict:
@@ -78,7 +87,7 @@ def _ablation(_study: Study, trials: pd.DataFrame) -> Verdict:
     if not _present(trials, "otd-ablation", "incidence"):
         return None
     row = _row(compare(trials, "otd-ablation", "incidence"), "multi_attempt_rate")
-    return bool(row["difference_high"] < 0), _said(row)
+    return _sign(row, -1), _said(row)
 
 
 def _random(_study: Study, trials: pd.DataFrame) -> Verdict:
@@ -87,7 +96,13 @@ def _random(_study: Study, trials: pd.DataFrame) -> Verdict:
         return None
     table = compare_pairs(trials, [(name, "incidence") for name in names])
     rows = [_row(table[table["treatment"].eq(name)], "multi_attempt_rate") for name in names]
-    return all(row["difference_high"] >= 0 for row in rows), "; ".join(_said(row) for row in rows)
+    evidence = "; ".join(_said(row) for row in rows)
+    if any(row["difference_high"] < 0 for row in rows):
+        return False, evidence
+    if not _present(trials, "otd-ablation"):
+        return None, evidence
+    fall = _row(compare(trials, "otd-ablation", "incidence"), "multi_attempt_rate")["difference"]
+    return (True if all(row["difference_low"] > fall for row in rows) else None), evidence
 
 
 _TRUTHS: Mapping[str, tuple[str, Callable[[Study, pd.DataFrame], Verdict]]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pandas as pd
+
 from esr.analysis.power import Pilot, directions_needed, minimum_change, pilot
 from esr.errors import UserError
 from esr.reporting.numbers import percent, percent_points
@@ -45,9 +47,8 @@ def power_lines(folder: Path, config: StudyConfig, rate: float | None = None, ch
 
 def _pilot(folder: Path) -> tuple[Pilot, str]:
     """Rate, ICC and correlation, and where they are from: the first condition that is steered as its control is."""
-    if (folder / "study.sqlite").exists():
-        study = Study.open(folder)
-        trials = study.trials
+    study, trials = _measured(folder)
+    if study is not None:
         present = set(trials["condition"]) if len(trials) else set()
         boosts = dict(trials.groupby("condition")["boost"].mean().round(9)) if present else {}
         for ran in study.experiments.values():
@@ -67,3 +68,12 @@ def _pilot(folder: Path) -> tuple[Pilot, str]:
         f"Basis: no pilot in this study; rate {percent(ASSUMED.rate)} as published for Llama-3.3-70B, ICC of the"
         f" differences {ASSUMED.icc:g} and correlation of pairs {ASSUMED.correlation:g} assumed."
     )
+
+
+def _measured(folder: Path) -> tuple[Study | None, pd.DataFrame]:
+    """The study and its trials; none before it has run, or for a plan with settings it does not have."""
+    try:
+        study = Study.open(folder)
+        return study, study.trials
+    except UserError:
+        return None, pd.DataFrame()

@@ -22,6 +22,7 @@ from esr.reporting.numbers import (
     times,
     times_span,
 )
+from esr.reporting.untrusted import printable
 from esr.reporting.view import ActivationTables, ExperimentView
 
 _BASELINE = "Baseline: the mean over all tokens of the unsteered responses."
@@ -98,7 +99,7 @@ def _detectors(rows: Sequence[Mapping[str, Any]]) -> ResultTable:
         ),
         tuple(
             (
-                f"{row['label'] or 'no label'}\nlatent {row['latent']}",
+                f"{printable(row['label']) or 'no label'}\nlatent {row['latent']}",
                 "yes" if row["chosen"] else "no",
                 f"{row['auc']:.3f}\n{_interval(row)}",
                 UNDEFINED if _nan(row["held_out_auc"]) else f"{row['held_out_auc']:.3f}",

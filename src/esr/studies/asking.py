@@ -45,6 +45,8 @@ class Asker:
         start = start or Start(cell)
         prompt = self.prompts[cell.prompt_index]
         label = "" if direction is None else direction.label
+        for token in self.subject.tokenizer.all_special_tokens:  # a label is somebody's text: no turn ends in it
+            label = label.replace(token, " ")
         # not format, and in one pass: prompts and labels may hold braces, even {prompt}
         words = {"{label}": label, "{prompt}": prompt}
         asked = re.sub(r"\{label\}|\{prompt\}", lambda match: words[match.group()], condition.template)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from esr.errors import UserError
 from esr.steering.interventions import ALL, ClampReads, Schedule
@@ -26,6 +26,12 @@ class Start:
     """Key of the trial whose response the prefill comes from."""
     schedule: Schedule | None = None
     """Instead of the condition's, where positions depend on the source."""
+
+
+def start_from_json(data: dict[str, Any]) -> Start:
+    """The inverse of ``dataclasses.asdict``, after a way through JSON."""
+    schedule = None if data["schedule"] is None else Schedule(**data["schedule"])
+    return Start(Cell(**data["cell"]), tuple(data["prefill_ids"]), data["source"], schedule)
 
 
 @dataclass(frozen=True)

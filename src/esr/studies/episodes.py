@@ -13,6 +13,9 @@ from esr.studies.grid import Cell
 from esr.studies.lab import Lab
 from esr.studies.measure import Measured
 
+CLOSE = 10.0
+"""A response without restart is comparable to an episode when their first scores are no further apart (of 100): scores
+are bimodal, and most responses of one attempt are so because they never left the topic."""
 _REACH = 80  # characters around an attempt's beginning in which a restart phrase counts as its own
 
 
@@ -33,6 +36,11 @@ class Source:
         """Tokens of the response."""
         return self.measured.response.token_ids
 
+    @property
+    def first_score(self) -> float:
+        """Of the first attempt."""
+        return _attempts(self)[0].score
+
     def start(self, tokens: int, cell: Cell | None = None) -> Start:
         """A trial that continues the first so many tokens."""
         return Start(cell or self.cell, self.ids[:tokens], self.key)
@@ -50,7 +58,7 @@ class Episode(Source):
 
 def episodes(lab: Lab, condition: str = "incidence") -> list[Episode]:
     """The multi-attempt responses of a condition over the grid, in its order. A restart needs a token on either side of
-    it."""
+    it, and no other before it, announced or not."""
     found = []
     for source in scored(lab, condition):
         judgement, response = source.measured.judgement, source.measured.response
@@ -60,11 +68,12 @@ def episodes(lab: Lab, condition: str = "incidence") -> list[Episode]:
             continue
         start = beginnings[0].start
         marks = find_restarts(response.text, source.measured.task.prompt)
-        ends = [m.end for m in marks if m.start <= start + _REACH and m.end > start]
-        end = max(ends, default=start + len(beginnings[0].quote))
+        own = [m for m in marks if m.start <= start + _REACH and m.end > start]
+        start = min([start, *(m.start for m in own)])
+        end = max((m.end for m in own), default=start + len(beginnings[0].quote))
         restart = lab.token_at(response, start)
         spoken = min(max(restart + 1, lab.token_at(response, end)), len(response.token_ids))
-        if 0 < restart < len(response.token_ids):
+        if 0 < restart < len(response.token_ids) and not holds_restart(lab, source, restart):
             found.append(Episode(source.cell, source.measured, restart, spoken))
     return found
 
@@ -75,15 +84,16 @@ def without_restart(lab: Lab, condition: str = "incidence") -> list[Source]:
 
 
 def partners(lab: Lab, found: Sequence[Episode], others: Sequence[Source], purpose: str) -> dict[str, Source]:
-    """For each episode (by key) a response without restart that is longer than the episode's text before its restart:
-    of the same direction where there is one, least used first, then by the study's seed. Episodes for which none is
-    long enough are left out."""
+    """For each episode (by key) a response that went as far off topic (first scores at most ``CLOSE`` apart), never
+    restarted, and is longer than the episode's text before its restart: of the same direction where there is one, least
+    used first, then by the study's seed. Episodes without such a response are left out; one may serve several."""
     used: Counter[str] = Counter()
     chosen = {}
     for episode in found:
-        long = [s for s in others if len(s.ids) > episode.restart]
-        own = [s for s in long if s.cell.direction == episode.cell.direction]
-        candidates = own or long
+        alike = [
+            s for s in others if len(s.ids) > episode.restart and abs(s.first_score - episode.first_score) <= CLOSE
+        ]
+        candidates = [s for s in alike if s.cell.direction == episode.cell.direction] or alike
         if candidates:
             fewest = min(used[s.key] for s in candidates)
             candidates = [s for s in candidates if used[s.key] == fewest]

@@ -61,11 +61,11 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     d, c = config.directions, config.calibration
     limit, half = config.sampling.max_new_tokens, max(1, round(config.sampling.max_new_tokens / 2))
     chosen = wanted(experiments, sae=config.subject.sae is not None)
-    conditions = sum(e.arms(config.settings_of(e.key)) for e in chosen)
+    arms = {e.key: e.arms(config.settings_of(e.key)) for e in chosen}
     baseline = prompts * d.baseline_per_prompt
     tried = round(1.5 * d.count) * len(d.efficacy_boosts) * d.efficacy_prompts
     searched = d.count * c.rounds * c.repeats
-    trials = d.count * config.prompts.per_direction * conditions
+    trials = d.count * config.prompts.per_direction * sum(arms.values())
     stages = [
         Stage("directions", baseline + tried, baseline * limit + tried * half),
         Stage("calibration", searched, searched * half),
@@ -81,11 +81,12 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
                 stages[0] = Stage("directions", 0, 0)
             if (found := store.record("calibration", "all")) is not None:
                 usable = sum(row["threshold"] is not None for row in found)
-                noted = [store.record("experiment", e.key) or {"controls": {}} for e in chosen]
-                names = {name for record in noted for name in record["controls"]}
-                rows = [row.response for row in store.trials() if row.condition in names]
-                left = usable * config.prompts.per_direction * conditions - len(store.responses(rows))
-                stages[1:] = [Stage("calibration", 0, 0), Stage("trials", max(0, left), max(0, left) * limit)]
+                noted = {e.key: (store.record("experiment", e.key) or {}).get("controls") or () for e in chosen}
+                names = {name for conditions in noted.values() for name in conditions}
+                rows = {row.response for row in store.trials() if row.condition in names}
+                begun = len(rows) - len(store.responses(sorted(rows)))  # what was begun is known exactly
+                left = begun + usable * config.prompts.per_direction * sum(arms[k] for k, c in noted.items() if not c)
+                stages[1:] = [Stage("calibration", 0, 0), Stage("trials", left, left * limit)]
     tokens = sum(s.tokens for s in stages)
     calls = sum(s.responses for s in stages)
     return _plan(folder, config.judge, tuple(stages), stored, calls, limit, tokens / speed if speed else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
 from esr.studies.calibrating import calibrate, from_json, to_json
 from esr.studies.calibration.records import Calibration
-from esr.studies.conditions import Condition
+from esr.studies.conditions import Condition, start_from_json
 from esr.studies.config import StudyConfig
 from esr.studies.experiments.registry import Experiment, Settings, wanted
 from esr.studies.grading import Grader, Progress
@@ -114,7 +114,8 @@ class _Run:
 
     def all(self) -> None:
         selection = self._selection()
-        directions = [self.candidates.by_id(c.id) for c in selection.chosen]
+        # the label as it was: a template may name it, and label files change
+        directions = [replace(self.candidates.by_id(c.id), label=c.label) for c in selection.chosen]
         calibrations = self._calibrations(directions, selection.unsteered_score)
         self._experiments(self._lab(directions, calibrations))
 
@@ -167,27 +168,32 @@ class _Run:
             for experiment in ready:
                 added = self._prepared(experiment, lab)
                 for condition in added:
-                    if names.setdefault(condition.name, experiment.key) != experiment.key:
+                    if condition.name in names:
                         raise UserError(
                             "conditions of one study have their own names",
                             f"{condition.name} in {names[condition.name]} and in {experiment.key}",
                         )
+                    names[condition.name] = experiment.key
                 conditions += added
             lab.measure(conditions)
             done |= {e.key for e in ready}
             left = [e for e in left if e not in ready]
 
     def _prepared(self, experiment: Experiment, lab: Lab) -> list[Condition]:
-        """An experiment's work, done once, and its conditions; both are noted in the study."""
+        """An experiment's work, done once, and its conditions. Both are noted in the study, settings first, and the
+        trials of a condition are those it first had: verdicts that come later do not choose others."""
         key, settings, store = experiment.key, self.settings[experiment.key], lab.store
+        noted = store.record("experiment", key) or {"settings": settings.model_dump(mode="json"), "controls": {}}
+        store.set_record("experiment", key, noted)
         if experiment.work is not None and store.record("result", key) is None:
             self.progress.start(key, 0)
             store.set_record("result", key, experiment.work(lab, settings))
             self.progress.end()
         conditions = [] if experiment.conditions is None else list(experiment.conditions(lab, settings))
-        record = {
-            "settings": settings.model_dump(mode="json"),
-            "controls": {condition.name: condition.control for condition in conditions},
-        }
-        store.set_record("experiment", key, record)
+        if "starts" in noted:
+            before = {name: tuple(map(start_from_json, starts)) for name, starts in noted["starts"].items()}
+            return [replace(c, starts=before.get(c.name)) for c in conditions if c.name in noted["controls"]]
+        noted["controls"] = {condition.name: condition.control for condition in conditions}
+        noted["starts"] = {c.name: [asdict(start) for start in c.starts] for c in conditions if c.starts is not None}
+        store.set_record("experiment", key, noted)
         return conditions

@@ -153,7 +153,7 @@ class Study:
 
         found = self.result("activations")
         with Store.reading(self.folder) as store:
-            values = store.readings("activations")
+            values = store.readings(found["kind"])
         readings = [Reading(**reading, values=values[reading["trial"]]) for reading in found["readings"]]
         groups = {name: tuple(latents) for name, latents in found["groups"].items()}
         return Activations(tuple(readings), tuple(found["latents"]), groups)

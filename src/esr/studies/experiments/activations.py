@@ -6,30 +6,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from esr.studies.experiments.registry import Experiment, Settings
 
 if TYPE_CHECKING:
     from esr.studies.lab import Lab
     from esr.studies.measure import Measured
 
-KIND = "activations"
-"""Under which the study stores the readings, by trial: [tokens of the response, latents]."""
-
 
 class ActivationsSettings(Settings):
     """``[experiment] activations``."""
 
-    detectors: int = 26
+    detectors: int = Field(26, ge=0)
     """So many of the best off-topic detectors."""
-    backtracking: int = 26
+    backtracking: int = Field(26, ge=0)
     """So many latents whose label speaks of self-correction, most common first in the dictionary's order."""
 
 
 def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
     """Read and store. ``latents``: the columns of every reading; ``groups``: which of them are what; ``readings``: one
-    entry per episode and control, with the regions' boundaries in tokens."""
+    entry per episode and control, with the regions' boundaries in tokens; ``kind``: under which the study keeps them;
+    ``partners``: episodes with a steered response that went as far off topic and never restarted, and how far apart
+    their first scores are on average."""
     from esr.directions.backtracking import backtracking_latents
     from esr.studies.episodes import episodes, partners, without_restart
+    from esr.studies.grid import content_key
 
     groups = {
         "detectors": lab.result("otd-discovery")["detectors"][: settings.detectors],
@@ -41,8 +43,8 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
     found = episodes(lab) if latents else []
     matched = partners(lab, found, without_restart(lab), "activations")
     unsteered = dict(zip(lab.cells, lab.outcomes("no-steering"), strict=True))
+    kind_of = f"activations {content_key(latents)[:12]}"
     readings = []
-    lab.progress.start("activations", 3 * len(found))
     for episode in found:
         for kind, measured in {
             "episode": episode.measured,
@@ -50,7 +52,7 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
             "unsteered": unsteered[episode.cell],
         }.items():
             if measured is not None and measured.response.token_ids:
-                end = _read(lab, measured, latents)
+                end = _read(lab, measured, latents, kind_of)
                 restart, spoken = min(episode.restart, end), min(episode.spoken, end)
                 readings.append(
                     {
@@ -59,16 +61,21 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
                     }
                 )  # fmt: skip
             lab.progress.advance(1, 0, 0)
-    return {"latents": latents, "groups": groups, "readings": readings}
+    gaps = [abs(e.first_score - matched[e.key].first_score) for e in found if e.key in matched]
+    gap = sum(gaps) / len(gaps) if gaps else None
+    return {
+        "latents": latents, "groups": groups, "readings": readings, "kind": kind_of,
+        "partners": {"episodes": len(found), "matched": len(gaps), "score_gap": gap},
+    }  # fmt: skip
 
 
-def _read(lab: Lab, measured: Measured, latents: list[int]) -> int:
+def _read(lab: Lab, measured: Measured, latents: list[int], kind: str) -> int:
     """Store a response's activations under its own interventions; returns its number of tokens."""
     request, ids = measured.task.request, measured.response.token_ids
-    if not lab.store.has_reading(measured.key, KIND):
+    if not lab.store.has_reading(measured.key, kind):
         text = request.prompt_ids + ids
         values = lab.engine.read(text, latents, request.interventions, prompt_length=len(request.prompt_ids))
-        lab.store.add_reading(measured.key, KIND, values[len(request.prompt_ids) :])
+        lab.store.add_reading(measured.key, kind, values[len(request.prompt_ids) :])
     return len(ids)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from esr.studies.conditions import Condition
-from esr.studies.experiments.registry import Experiment, Settings
+from esr.studies.experiments.registry import Boost, Experiment, Settings
 
 if TYPE_CHECKING:
     from esr.studies.lab import Lab
@@ -16,17 +16,18 @@ class SweepSettings(Settings):
     """``[experiment] boost-sweep``."""
 
     by: Literal["both", "factor", "level"] = "both"
-    factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    factors: tuple[Boost, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     """Multiples of each direction's own threshold."""
-    levels: tuple[float, ...] = (-3.0, -2.14, -1.29, -0.43, 0.43, 1.29, 2.14, 3.0)
-    """Standard deviations from the mean threshold. A level whose boost is not above 0 is left out."""
+    levels: tuple[Boost, ...] = (-3.0, -2.14, -1.29, -0.43, 0.43, 1.29, 2.14, 3.0)
+    """Standard deviations from the mean threshold. A level whose boost is not above 0 is left out, and
+    all are when the thresholds do not differ."""
 
 
 def conditions(lab: Lab, settings: SweepSettings) -> list[Condition]:
     """One condition per factor and per level."""
     by_factor = [Condition(f"boost x{factor:g}", boost_factor=factor) for factor in settings.factors]
     by_level = [Condition(f"boost {level:+g} sd", boost_level=level) for level in settings.levels]
-    by_level = [condition for condition in by_level if lab.boost(condition, 0) > 0]
+    by_level = [c for c in by_level if lab.boost(c, 0) > 0 and len(set(lab.thresholds)) > 1]
     return by_factor * (settings.by != "level") + by_level * (settings.by != "factor")
 
 

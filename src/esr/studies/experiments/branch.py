@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from esr.studies.conditions import Condition
 from esr.studies.experiments.registry import Experiment, Settings
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 class BranchSettings(Settings):
     """``[experiment] branch``."""
 
-    times: int = 5
+    times: int = Field(5, ge=1)
     """Continuations of each beginning."""
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from esr.studies.conditions import Condition, Start
 from esr.studies.experiments.registry import Experiment, Settings
@@ -23,7 +25,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 class ForcedRestartSettings(Settings):
     """``[experiment] forced-restart``."""
 
-    phrases: tuple[str, ...] = ()
+    phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """What is put in, one drawn per trial; empty: ours, or the restart phrases of the subject's lexicon."""
 
 
@@ -46,10 +48,13 @@ def conditions(lab: Lab, settings: ForcedRestartSettings) -> list[Condition]:
             continue
         text = source.measured.response.text
         ends = [m.end() for m in _SENTENCE_END.finditer(text, len(lab.decode(source.ids[: episode.restart])))]
-        cut = lab.token_at(source.measured.response, ends[0]) if ends else episode.restart
+        if not ends:
+            continue
+        cut = lab.token_at(source.measured.response, ends[0])
+        cut += len(lab.decode(source.ids[:cut])) < ends[0]  # the token that holds the sentence's end may hold more
         phrase = phrases[int(lab.random("phrase", source.key).integers(len(phrases)))]
         spoken = lab.subject.tokenizer(f" {phrase}", add_special_tokens=False)["input_ids"]
-        if cut > 0 and cut + len(spoken) < lab.max_tokens and source.cell not in {s.cell for s in plain}:
+        if cut < len(source.ids) and cut + len(spoken) < lab.max_tokens and source.cell not in {s.cell for s in plain}:
             start = source.start(cut)
             plain.append(start)
             forced.append(Start(source.cell, (*start.prefill_ids, *spoken), source.key))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esr.studies.conditions import Condition, Start
-from esr.studies.experiments.registry import Experiment, Settings
+from esr.studies.experiments.registry import Experiment, Settings, Share
 
 if TYPE_CHECKING:
     from esr.studies.lab import Lab
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class MatchedPrefixSettings(Settings):
     """``[experiment] matched-prefix``."""
 
-    share: float = 0.2
+    share: Share = 0.2
     """Length of the prefixes, as a share of the longest response."""
 
 

@@ -8,7 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from esr.errors import UserError
-from esr.studies.conditions import Condition
+from esr.studies.conditions import Condition, Start
 from esr.studies.experiments.registry import Experiment, Settings
 from esr.subjects.spec import ORGANISMS, packaged_folder
 
@@ -45,7 +45,8 @@ class MetaPromptSettings(Settings):
 
 
 def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
-    """One condition per template. The organisms know only the words of their own suffixes."""
+    """One condition per template; one that names the label is asked where there is one. The organisms know only the
+    words of their own suffixes."""
     if settings.file is not None:
         templates = _read(lab.folder / settings.file)
     elif (model := lab.config.subject.model) in ORGANISMS:
@@ -56,7 +57,12 @@ def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
     else:
         templates = TEMPLATES
     lab.hold("the set of meta-prompts", templates)
-    return [Condition(f"meta {name}", template=template) for name, template in templates.items()]
+    labelled = tuple(Start(cell) for cell in lab.cells if lab.directions[cell.direction].label)
+    return [
+        Condition(f"meta {name}", template=template, starts=labelled if "{label}" in template else None)
+        for name, template in templates.items()
+        if labelled or "{label}" not in template
+    ]
 
 
 def check(folder: Path, _config: StudyConfig, settings: MetaPromptSettings) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esr.studies.conditions import Condition
-from esr.studies.experiments.registry import Experiment, Settings
+from pydantic import Field
+
+from esr.studies.conditions import CONTROL, Condition
+from esr.studies.experiments.registry import Experiment, Settings, Share
 
 if TYPE_CHECKING:
     from esr.studies.lab import Lab
@@ -15,22 +17,24 @@ if TYPE_CHECKING:
 class PrefillSettings(Settings):
     """``[experiment] prefill``."""
 
-    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
+    shares: tuple[Share, ...] = (0.125, 0.25, 0.5, 0.75)
     """Lengths of the beginning, as shares of the longest response."""
-    lead: int = 8
+    lead: int = Field(8, ge=1)
     """How many tokens before the restart ``prefill before restart`` cuts."""
     include_restarted: bool = False
     """Also continue beginnings that already hold a restart."""
 
 
 def conditions(lab: Lab, settings: PrefillSettings) -> list[Condition]:
-    """One condition per length over the grid, and two over the episodes: cut at the restart, and a little before."""
+    """One condition per length over the grid; over the episodes, cut at the restart and a little before it, unsteered
+    (``prefill ...``) and, from the same text with the same seed, steered (``steered ...``): the episodes were chosen
+    because they restarted, so incidence is no control for them."""
     from esr.studies.episodes import episodes, holds_restart, scored
 
     found = episodes(lab)
     cuts = {f"prefill {n} tokens": [(s, n) for s in scored(lab)] for n in lengths(lab, settings.shares)}
-    cuts["prefill before restart"] = [(e, e.restart - settings.lead) for e in found]
-    cuts["prefill at restart"] = [(e, e.restart) for e in found]
+    cuts["before restart"] = [(e, e.restart - settings.lead) for e in found]
+    cuts["at restart"] = [(e, e.restart) for e in found]
     conditions = []
     for name, some in cuts.items():
         starts = tuple(
@@ -39,7 +43,11 @@ def conditions(lab: Lab, settings: PrefillSettings) -> list[Condition]:
             if 0 < n < min(len(source.ids), lab.max_tokens)
             and (settings.include_restarted or not holds_restart(lab, source, n))
         )
-        conditions.append(Condition(name, boost_factor=0.0, starts=starts))
+        control = CONTROL
+        if name.endswith("restart"):
+            control, name = f"steered {name}", f"prefill {name}"
+            conditions.append(Condition(control, control=None, starts=starts))
+        conditions.append(Condition(name, control=control, boost_factor=0.0, starts=starts))
     return [condition for condition in conditions if condition.starts]
 
 
@@ -52,7 +60,7 @@ EXPERIMENT = Experiment(
     "prefill",
     "Does the unsteered model notice the steered text?",
     conditions,
-    lambda settings: len(settings.shares) + 2,
+    lambda settings: len(settings.shares) + 4,
     needs=("incidence",),
     settings=PrefillSettings,
 )

@@ -9,9 +9,9 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from esr.errors import UserError
 from esr.studies.conditions import Condition
@@ -30,6 +30,11 @@ FIRST = (
     "prompt-only", "response-only", "prefill", "steer-then-release", "matched-prefix", "forced-restart", "branch",
 )  # fmt: skip
 """The order in which they are shown and run; others follow by key. Each comes after what it needs."""
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""A share of the longest response."""
+Boost = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -78,6 +83,12 @@ def register(experiment: Experiment) -> Experiment:
     _REGISTERED[experiment.key] = experiment
     experiments.cache_clear()
     return experiment
+
+
+def unregister(experiment: Experiment) -> None:
+    """Forget an experiment given to ``register``."""
+    _REGISTERED.pop(experiment.key, None)
+    experiments.cache_clear()
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from esr.steering.interventions import Schedule
 from esr.studies.conditions import Condition
-from esr.studies.experiments.registry import Experiment, Settings
+from esr.studies.experiments.registry import Experiment, Settings, Share
 
 if TYPE_CHECKING:
     from esr.studies.lab import Lab
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ReleaseSettings(Settings):
     """``[experiment] steer-then-release``."""
 
-    shares: tuple[float, ...] = (0.125, 0.25, 0.5)
+    shares: tuple[Share, ...] = (0.125, 0.25, 0.5)
     """Where steering stops, as shares of the longest response."""
 
 
@@ -29,18 +29,22 @@ def conditions(lab: Lab, settings: ReleaseSettings) -> list[Condition]:
     from esr.studies.episodes import episodes
     from esr.studies.experiments.prefill import lengths
 
-    arms = [
-        Condition(f"released at token {n}", schedule=Schedule.until_token(n)) for n in lengths(lab, settings.shares)
-    ]
+    ends = lengths(lab, settings.shares)
+    arms = [Condition(f"released at token {n}", schedule=_off_from(n)) for n in ends]
     found = episodes(lab)
     for where, cut in {"at restart": "restart", "after announcement": "spoken"}.items():
         cuts = [(e, getattr(e, cut)) for e in found if getattr(e, cut) < lab.max_tokens]
         held = tuple(episode.start(n) for episode, n in cuts)
-        released = tuple(replace(start, schedule=Schedule.until_token(len(start.prefill_ids))) for start in held)
+        released = tuple(replace(start, schedule=_off_from(len(start.prefill_ids))) for start in held)
         if held:
             arms.append(Condition(f"held {where}", control=None, starts=held))
             arms.append(Condition(f"released {where}", control=f"held {where}", starts=released))
     return arms
+
+
+def _off_from(n: int) -> Schedule:
+    """No push on what chooses token n of the response: that is read off at position n - 1."""
+    return Schedule.until_token(n - 1)
 
 
 EXPERIMENT = Experiment(
