@@ -4,8 +4,8 @@
 
 For both backends, run it in the environment that `make test-vllm` makes. 64 requests in flight, each with an add of
 its own, or an add and a clamp; no two share a direction. ``equal``: 64 answers of 128 tokens. ``ending``: 192 answers
-of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns; medians are
-compared. On the organism a clamp encodes its whole dictionary (a TopK SAE), which is an eighth of the model; 25m has a ReLU SAE.
+of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns; medians are compared.
+On the organism a clamp encodes its whole dictionary (TopK), which is an eighth of the model; 25m has a ReLU SAE.
 """
 
 from __future__ import annotations

@@ -153,3 +153,10 @@ def test_hostile_text_is_drawn_as_text(summary, hostile, theme, width):
 def test_the_same_frame_gives_the_same_figure(summary, compared, points):
     for draw in (lambda: experiment_figures.forest(summary, compared), lambda: experiment_figures.sweep(points)):
         assert figures.svg(draw()) == figures.svg(draw())
+
+
+def test_a_sweep_without_any_restart_keeps_its_layout(points):
+    """pytest makes the layout's warning an error."""
+    undefined = {name: float("nan") for name in points if name.startswith("improvement_rate") and "note" not in name}
+    undefined |= {"improvement_rate_denominator": 0, "improvement_rate_interval_method": "undefined"}
+    figures.png(experiment_figures.sweep(points.assign(**undefined)))

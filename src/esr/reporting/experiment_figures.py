@@ -194,9 +194,11 @@ def _line(axis: Axes, part: pd.DataFrame, key: str, theme: Theme, width: float) 
     """Points with their intervals, joined where they rest on ``JOINED`` responses or more."""
     i = [*RATES, "improvement_rate", "mean_first_score"].index(key)
     drawn = part[part[key].notna()]
-    axis.vlines(drawn["x"], drawn[f"{key}_low"], drawn[f"{key}_high"], color=theme.series[i], lw=3, alpha=0.4)
-    axis.plot(drawn["x"], drawn[key], _MARKERS[i], color=theme.series[i], ms=5.5, clip_on=False, zorder=4)
-    axis.plot(drawn["x"], drawn[key].where(drawn[f"{key}_denominator"] >= JOINED), color=theme.series[i], lw=1.5)
+    if len(drawn):  # lines of no point leave the layout without a size
+        axis.vlines(drawn["x"], drawn[f"{key}_low"], drawn[f"{key}_high"], color=theme.series[i], lw=3, alpha=0.4)
+        axis.plot(drawn["x"], drawn[key], _MARKERS[i], color=theme.series[i], ms=5.5, clip_on=False, zorder=4)
+        joined = drawn[key].where(drawn[f"{key}_denominator"] >= JOINED)
+        axis.plot(drawn["x"], joined, color=theme.series[i], lw=1.5)
     if key == "improvement_rate":
         for _, row in part.iterrows():
             axis.text(

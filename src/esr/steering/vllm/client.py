@@ -114,6 +114,8 @@ class Client:
     def _wait(self, running: Collection[int]) -> Iterator[tuple[int, list[Report]]]:
         """At least one of the running requests that has finished, with every worker's report."""
         while not (finished := [key for key in running if key in self._outputs]):
+            if not self._vllm.has_unfinished_requests():
+                raise SteeringError(f"vLLM has lost {len(running)} requests.")
             for output in self._vllm.step():
                 if output.finished:
                     self._outputs[int(output.request_id)] = output
