@@ -177,3 +177,11 @@ def test_the_whole_context_is_used(organism: Any, engine: Any, reference: Any) -
     request = Request("x", tuple(range(8, 508)), sampling=Sampling(0, max_new_tokens=12))
     push = replace(request, interventions=(Add(direction(organism, 3), 2.0, 1),))
     assert differing(answers(engine, [push]), answers(reference, [push])) == []
+
+
+def test_a_steered_prompts_keys_serve_no_other_request(organism: Any, engine: Any, reference: Any) -> None:
+    """Longer than vLLM's blocks, so that a prefix cache would take hold."""
+    plain = Request("plain", tuple(range(8, 308)), sampling=GREEDY)
+    steered = Request("steered", plain.prompt_ids, (Add(direction(organism, 3), 9.0, 0),), GREEDY)
+    for request in (steered, plain, steered):
+        assert differing(answers(engine, [request]), answers(reference, [request])) == []

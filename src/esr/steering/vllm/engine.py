@@ -50,6 +50,14 @@ class VLLMEngine:
         self._texts_at_once = batch_size
         self.context = int(self._vllm.model_config.max_model_len)
         """Most tokens of a prompt and its response."""
+        try:
+            self._install()
+        except BaseException:
+            self.close()
+            raise
+
+    def _install(self) -> None:
+        subject = self.subject
         answers = self._client.call("esr_install", subject.spec.model_dump_json(), subject.n_layers, subject.read_layer)
         held = {layer for answer in answers for layer in json.loads(answer)["layers"]}
         if held != set(range(subject.n_layers)):
