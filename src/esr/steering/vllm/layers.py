@@ -61,5 +61,5 @@ def residual_stream(output: Any) -> Tensor:
 def with_stream(output: Any, stream: Tensor) -> Any:
     """A layer's output whose residual stream is ``stream``, bit for bit."""
     if isinstance(output, tuple):
-        return stream, output[1]
+        return stream, output[1].new_zeros(output[1].shape)
     return stream
