@@ -108,11 +108,11 @@ def test_prompt_file_mistakes(esr: Any, good: Any, tmp_path: Path, content: byte
         (
             "per_direction = 2",
             "per_direction = -2",
-            "prompts.per_direction: Input should be greater than or equal to 1",
+            "prompts.per_direction: is at least 1",
         ),
         ("format = 1", "format = 2", "this version of esr reads study format 1. Got 2"),
         ("count = 2", "count = 2\nlatents = [256]", "a latent of this SAE lies in 0..255. Got 256"),
-        ("count = 2", "cuont = 2", "directions.cuont: Extra inputs are not permitted"),
+        ("count = 2", "cuont = 2", "directions.cuont: there is no such setting; nearest: count"),
         ("upper = 20.0", "upper = -1.0", "0 <= lower < upper"),
         ('"prompts.txt"', '"missing.txt"', "missing.txt"),
         ("[judge]", "[judge", "study.toml is valid TOML"),
@@ -161,7 +161,7 @@ def test_missing_extra(esr: Any, good: Any, tmp_path: Path, monkeypatch: pytest.
     study = tmp_path / "study"
     esr("new", study, *flat(good))
     toml = (study / "study.toml").read_text()
-    (study / "study.toml").write_text(toml.replace("steer_layer", 'adapter = "some/adapter"\nsteer_layer'))
+    (study / "study.toml").write_text(toml.replace("\nsteer_layer", '\nadapter = "some/adapter"\nsteer_layer'))
     code, _, error = esr("run", study)
     assert code == 2
     assert "esr[train]" in error

@@ -29,14 +29,17 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(32, ge=1)
+    """Rank of the adapter's matrices."""
     alpha: int = Field(16, ge=1)
     """The adapter's output is multiplied by alpha / rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
+    """Share of an adapter's inputs left out in each step of training."""
     targets: str | tuple[str, ...] = "all-linear"
     """Modules that get an adapter, as peft names them: by default all linear layers but the output layer."""
     learning_rate: float = Field(2e-4, gt=0)
     """At its peak, for AdamW."""
     epochs: int = Field(4, ge=1)
+    """Passes over the examples."""
     batch: int = Field(8, ge=1)
     """Examples per step of the optimiser (the effective batch)."""
     warmup_steps: int = Field(10, ge=0)
@@ -58,6 +61,8 @@ class FineTuneSettings(Settings):
     """Per cent of self-correction examples among the training examples, one adapter for each; the rest are ordinary
     answers. 0 trains on ordinary answers only: a control for the training itself."""
     source: Source = "constructed"
+    """Self-correction examples: episodes of the ``study``; ``constructed`` from its responses; written by its
+    ``judge``'s model."""
     data: str | None = None
     """A JSONL file of examples (see ``esr.finetuning.examples``) instead of ``source``, relative to the study. Ordinary
     answers in it stand in place of the study's."""

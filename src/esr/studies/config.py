@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from esr.errors import UserError
 from esr.studies.calibration.records import CalibrationSettings
+from esr.studies.mistakes import in_words, meant
 from esr.subjects.spec import ORGANISMS, SubjectSpec
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ class SamplingSettings(_Section):
     """How responses are drawn; the fields of ``esr.steering.engine.Sampling``."""
 
     temperature: float = Field(0.6, ge=0)
+    """Divides the logits; 0 is greedy. Published: 0.6."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the smallest set of most likely tokens whose probability reaches this."""
     repetition_penalty: float = Field(1.0, gt=0)
+    """Logits of tokens already seen are divided (if positive) or multiplied (if negative) by it; 1 is off."""
     penalty_over: Literal["all", "generated"] = "all"
+    """Which tokens count as seen: ``all``, prompt and response; ``generated``, the response only."""
     max_new_tokens: int = Field(512, ge=1)
+    """Longest response, in tokens; calibration answers are half as long."""
 
 
 class PromptSettings(_Section):
@@ -62,12 +68,15 @@ class DirectionSettings(_Section):
     concreteness: Literal["paper", "released", "none"] = "none"
     """``paper``: the upper half by concreteness of the label; ``released``: at least ``concreteness_minimum``."""
     concreteness_minimum: float = Field(65, ge=0, le=100)
+    """What ``released`` asks for, 0 to 100."""
     exclude_promoted: bool = False
     """Leave out directions that directly raise the logits of restart words (always reported as a column)."""
     efficacy_boosts: tuple[float, ...] = ()
     """Gate: a direction must lower the score by ``efficacy_drop`` at one of these boosts; empty: no gate."""
     efficacy_drop: float = Field(20, gt=0, le=100)
+    """Score points by which the gate wants the mean score lowered."""
     efficacy_prompts: int = Field(4, ge=1)
+    """Prompts the gate tries each boost with."""
     baseline_per_prompt: int = Field(2, ge=1)
     """Unsteered responses per prompt, for relevance and the unsteered score."""
 
@@ -86,11 +95,13 @@ class JudgeSettings(_Section):
     """``screened``: the grid's responses with a restart phrase, and a random ``cover_share`` of the others; rates are
     reweighted."""
     cover_share: float = Field(0.25, gt=0, le=1)
+    """Share of the responses without a restart phrase that ``screened`` judges."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server."""
     batch: bool = False
     """The provider's batch mode: cheaper, and may take a day."""
     max_connections: int = Field(32, ge=1)
+    """Most calls in flight."""
     max_tries: int = Field(3, ge=1)
     """Verdicts asked for until one has the right form."""
     timeout: float = Field(60, ge=1)
@@ -105,16 +116,20 @@ class EngineSettings(_Section):
     """How it is computed. May change between runs of one study: float32 results do not depend on it."""
 
     batch_size: int = Field(64, ge=1)
+    """Most requests in flight."""
 
 
 class StudyConfig(_Section):
     """Everything in ``study.toml``."""
 
     name: str = Field(min_length=1, max_length=200)
+    """What the report calls the study."""
     format: int = FORMAT
+    """Version of the study folder."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Master seed: everything random in the study hangs off it."""
     experiments: tuple[str, ...] = ("no-steering", "incidence")
+    """What `esr run` runs when it is not told; keys from `esr experiments`, or "all"."""
     subject: SubjectSpec
     sampling: SamplingSettings = SamplingSettings()
     prompts: PromptSettings = PromptSettings()
@@ -144,7 +159,8 @@ class StudyConfig(_Section):
         try:
             return experiment(key).settings.model_validate(self.experiment.get(key, {}))
         except ValidationError as error:
-            raise UserError(f"every setting of [experiment] {key} is as it must be", _wrong(error)) from None
+            wrong = in_words(error, experiment(key).settings)
+            raise UserError(f"every setting of [experiment] {key} is as it must be", wrong) from None
 
     def locked(self) -> dict[str, Any]:
         """The settings that determine results, as plain data: all but [engine], what concerns experiments
@@ -197,28 +213,14 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(with_preset(data))
     except ValidationError as error:
-        raise UserError(f"every setting in {where} is as it must be", _wrong(error)) from None
-
-
-def _wrong(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'study'}: {e['msg'].removeprefix('Value error, ')}"
-        + (f" (got {e['input']!r})" if _showable(e["type"], e["input"]) else "")
-        for e in error.errors()
-    )
-
-
-def _showable(kind: str, value: Any) -> bool:
-    """Whether an error shows the value. Not that of an unknown setting: it may be somebody's API key."""
-    return kind != "extra_forbidden" and isinstance(value, (str, int, float, bool))
+        raise UserError(f"every setting in {where} is as it must be", in_words(error, StudyConfig)) from None
 
 
 def with_preset(data: dict[str, Any]) -> dict[str, Any]:
     """Fill in what a published or bundled subject supplies; what the user wrote wins."""
-    sections = [data.get(name, {}) for name in ("subject", "sampling", "calibration")]
-    if not all(isinstance(section, dict) for section in sections):
+    if not isinstance(data.get("subject", {}), dict):
         return data  # validation names what is wrong
-    subject = dict(sections[0])
+    subject = dict(data.get("subject", {}))
     key = subject.pop("preset", None)
     if key is None:
         return data
@@ -226,7 +228,7 @@ def with_preset(data: dict[str, Any]) -> dict[str, Any]:
 
     presets = published_subjects()
     if not isinstance(key, str) or key not in presets:
-        raise UserError("subject.preset names a known subject", key, f"Known: {', '.join(presets)}")
+        raise UserError("subject.preset names a known subject", key, meant(key, presets))
     preset = presets[key]
     defaults = {
         "subject": preset.spec.model_dump(mode="json", exclude_none=True),
@@ -243,5 +245,6 @@ def with_preset(data: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     filled = {**data, "subject": {**defaults["subject"], **subject}}
     for section in ("sampling", "calibration", "directions"):
-        filled[section] = {**defaults[section], **data.get(section, {})}
+        if isinstance(given := data.get(section, {}), dict):
+            filled[section] = {**defaults[section], **given}
     return filled

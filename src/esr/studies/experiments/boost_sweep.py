@@ -16,6 +16,7 @@ class SweepSettings(Settings):
     """``[experiment] boost-sweep``."""
 
     by: Literal["both", "factor", "level"] = "both"
+    """Sweep multiples of each direction's threshold, levels in standard deviations, or both."""
     factors: tuple[Boost, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     """Multiples of each direction's own threshold."""
     levels: tuple[Boost, ...] = (-3.0, -2.14, -1.29, -0.43, 0.43, 1.29, 2.14, 3.0)

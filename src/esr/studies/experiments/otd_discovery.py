@@ -24,6 +24,7 @@ class DiscoverySettings(Settings):
     disjoint: bool = True
     """Leave out the prompts the study asks."""
     responses_per_prompt: int = Field(4, ge=1)
+    """Unsteered responses to each of them."""
     pool: Literal["max", "mean"] = "max"
     """How a latent's activations over the tokens of a pair become one number."""
     over: Literal["response", "all"] = "response"
@@ -33,10 +34,13 @@ class DiscoverySettings(Settings):
     top: int = Field(26, ge=1)
     """Detectors at most (published: 26); fewer when fewer qualify. The study's own directions never do."""
     auc_minimum: float = Field(0.6, ge=0, le=1)
+    """Least separability of a detector, whatever ranks it."""
     matched_share: float = Field(0.5, ge=0, le=1)
     """Most that the mean on matched pairs may be of the mean on mismatched ones; 1 lets always-on latents in."""
     strict_matched: float = Field(0.0, ge=0, le=1)
+    """The strict rule: share of the matched pairs on which a latent may be active (published: never)."""
     strict_mismatched: float = Field(0.8, ge=0, le=1)
+    """The strict rule: share of the mismatched pairs on which it must be."""
 
 
 def check(folder: Path, config: StudyConfig, settings: DiscoverySettings) -> None:

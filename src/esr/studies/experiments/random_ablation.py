@@ -20,6 +20,7 @@ class RandomSettings(AblationSettings):
     """``[experiment] random-ablation``."""
 
     sets: int = Field(3, ge=1)
+    """Sets of random latents, each a condition of its own (published: 3)."""
     text: Literal["steered", "unsteered"] = "steered"
     """Matched on which responses to the study's prompts: those of the grid under their steering, where the ablation
     acts, or unsteered ones, on which detectors are rare, so that random latents as rare would change little anyway."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from esr.errors import UserError
 from esr.studies.conditions import Condition
+from esr.studies.mistakes import meant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +109,7 @@ def experiments() -> Mapping[str, Experiment]:
 def experiment(key: str) -> Experiment:
     """Look an experiment up. Raises UserError for an unknown key."""
     if key not in experiments():
-        raise UserError("an experiment has a known key", key, f"Known: {', '.join(experiments())}, {ALL}")
+        raise UserError("an experiment has a known key", key, meant(key, [*experiments(), ALL]))
     return experiments()[key]
 
 
