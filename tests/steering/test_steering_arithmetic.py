@@ -30,7 +30,7 @@ def test_add_is_hidden_state_plus_boost_times_direction(tiny_subject: Any, arch:
     d = direction(3)
     steered = HFEngine(subject).residual(TEXT, LAYER, [Add(d, 2.5, LAYER)])
     expected = unsteered(subject) + 2.5 * torch.from_numpy(d.vector.copy())
-    torch.testing.assert_close(steered, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(steered, expected, atol=1e-4, rtol=0)  # other kernels: here 8 tokens, there 16
 
 
 @pytest.mark.parametrize("sae", SAE_ARCHITECTURES)
@@ -76,7 +76,9 @@ def test_several_adds_and_layers_sum(tiny_subject: Any) -> None:
     subject = tiny_subject()
     adds = [Add(direction(1), 1.0, LAYER), Add(direction(2), -2.0, LAYER)]
     expected = unsteered(subject) + torch.from_numpy(direction(1).vector - 2 * direction(2).vector)
-    torch.testing.assert_close(HFEngine(subject).residual(TEXT, LAYER, adds), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        HFEngine(subject).residual(TEXT, LAYER, adds), expected, atol=1e-4, rtol=0
+    )  # other kernels: here 8 tokens, there 16
 
 
 def test_a_latent_may_be_clamped_in_two_stretches(tiny_subject: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 from steering_requests import LAYER, direction
 from tiny_models import MODEL_ARCHITECTURES, SAE_ARCHITECTURES
 
-import esr.steering.hf as hf
+import esr.steering.reading as reading
 import esr.subjects.latents as latents
 from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import RESPONSE_ONLY, Add, Clamp
 from esr.steering.plan import LayerPlan
+from esr.steering.reading import TextReader
 from esr.subjects.latents import Activity
 
 
@@ -47,11 +49,8 @@ def hidden(subject: Any, request: Request) -> torch.Tensor:
 @pytest.mark.parametrize("arch", MODEL_ARCHITECTURES)
 def test_batched_residuals_are_each_texts_own(tiny_subject: Any, arch: str) -> None:
     subject, requests = tiny_subject(arch), texts()
-    batched = HFEngine(subject)._residuals(requests, LAYER)
-    assert batched.shape[1] == max(len(r.prompt_ids + r.prefill_ids) for r in requests)
-    for row, request in zip(batched, requests, strict=True):
-        alone = hidden(subject, request)
-        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-4, rtol=0)
+    for h, request in zip(TextReader(subject).residuals(requests, LAYER), requests, strict=True):
+        torch.testing.assert_close(h, hidden(subject, request), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sae", SAE_ARCHITECTURES)
@@ -111,7 +110,16 @@ def test_activations_held_at_once_are_bounded(tiny_subject: Any, monkeypatch: py
 def test_texts_are_streamed_in_batches_that_follow_from_the_texts(
     tiny_subject: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf, "_READ_TOKENS", 60)
+    monkeypatch.setattr(reading, "AHEAD", 5)
+    monkeypatch.setattr(reading, "MOST_TOKENS", 64)
+    rows: list[int] = []
+    residuals = TextReader.residuals
+
+    def counting(self: TextReader, requests: list[Request], layer: int) -> list[torch.Tensor]:
+        rows.append(len(requests))
+        return residuals(self, requests, layer)
+
+    monkeypatch.setattr(TextReader, "residuals", counting)
     seen = 0
 
     def endless() -> Iterator[tuple[Request, int, int]]:
@@ -120,14 +128,46 @@ def test_texts_are_streamed_in_batches_that_follow_from_the_texts(
             seen += 1
             yield over_response([Request(str(seen), (5, 6), prefill_ids=tuple(range(8, 26)))])[0]
 
-    reading = HFEngine(tiny_subject(), batch_size=2).activity(endless())
-    next(reading)
-    assert seen == 4  # three of 20 tokens fit, the fourth closed the batch
-    lengths = [
-        [len(r.prompt_ids + r.prefill_ids) for r, _, _ in b] for b in hf._reading_batches(over_response(texts()))
+    next(HFEngine(tiny_subject()).activity(endless()))
+    assert seen == 5
+    assert rows == [2, 2, 1]  # two of 20 tokens, padded to 32
+
+
+@pytest.mark.parametrize("sae", SAE_ARCHITECTURES)
+def test_a_texts_readings_do_not_depend_on_what_it_is_read_with(tiny_subject: Any, sae: str) -> None:
+    """Bit for bit, as for generated tokens: a study killed and resumed reads in other batches."""
+    engine = HFEngine(tiny_subject("llama", sae))
+    requests = [replace(r, interventions=(Add(direction(4), 2.0, LAYER),) if i % 2 else ()) for i, r in
+                enumerate(texts(40))]  # fmt: skip
+    alone = [next(engine.readings([r], [3, 9, 40])) for r in requests]
+    spans = over_response(requests)
+    alone_too = [next(engine.activity([span])) for span in spans]
+    rng = random.Random(1)
+    for _ in range(3):
+        order = rng.sample(range(40), rng.randint(2, 40))
+        for i, values in zip(order, engine.readings((requests[i] for i in order), [3, 9, 40]), strict=True):
+            np.testing.assert_array_equal(values, alone[i])
+        for i, activity in zip(order, engine.activity(spans[i] for i in order), strict=True):
+            np.testing.assert_array_equal(activity.total, alone_too[i].total)
+            np.testing.assert_array_equal(activity.maximum, alone_too[i].maximum)
+
+
+def test_nothing_after_the_layer_read_is_computed(tiny_subject: Any) -> None:
+    subject, computed = tiny_subject(), list[int]()
+    hooks = [len(layer._forward_hooks) for layer in subject.layers]
+    late = Add(direction(2), 5.0, LAYER + 1)
+    handles = [
+        layer.register_forward_hook(lambda *_, at=at: computed.append(at)) for at, layer in enumerate(subject.layers)
     ]
-    assert [n for batch in lengths for n in batch] == [len(r.prompt_ids + r.prefill_ids) for r in texts()]
-    assert all(len(batch) == 1 or max(batch) * len(batch) <= 60 for batch in lengths)
+    try:
+        found = HFEngine(subject).read(range(8, 20), [1, 2], [late])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert computed == list(range(LAYER + 1))
+    assert len(subject.layers) > LAYER + 1
+    np.testing.assert_array_equal(found, HFEngine(subject).read(range(8, 20), [1, 2]))
+    assert [len(layer._forward_hooks) for layer in subject.layers] == hooks  # none of ours is left
 
 
 def test_activities_add_up(tiny_subject: Any) -> None:

@@ -128,6 +128,11 @@ class Engine(Protocol):
         """
         ...
 
+    def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """``read`` for many texts, in order: for each request the activations [tokens, latents] over its prompt and
+        prefill, teacher-forced under its interventions. Texts are streamed and batched."""
+        ...
+
     def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
         """For each (request, start, end), in order: what every latent does over the token positions start..end-1 of
         the request's prompt and prefill, teacher-forced under its interventions.

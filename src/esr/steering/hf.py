@@ -10,7 +10,6 @@ batches gives the same tokens. bf16 on a GPU makes no such promise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,18 @@ from torch import Tensor
 from transformers import StaticCache
 
 from esr.errors import UserError
-from esr.steering.checks import check_counts, check_ids, check_interventions, check_request, check_span, not_finite
+from esr.steering.checks import check_counts, check_ids, check_request
 from esr.steering.engine import Request, Response, Sampling
+from esr.steering.hooks import broken, plans_for, steered
 from esr.steering.interventions import Intervention
 from esr.steering.plan import LayerPlan
+from esr.steering.reading import TextReader
 from esr.steering.sampling import Sampler
-from esr.subjects.latents import Activity, check_latent
+from esr.subjects.latents import Activity
 from esr.subjects.loading import Subject
 
 _MIN_ROWS = 16  # below this, BLAS switches kernels with the number of rows and the last bits of the logits change
 _PAD_TO = 16  # prompts are left-padded to a multiple of this many tokens; the cache has room for a multiple of new ones
-_READ_TOKENS = 4096  # most tokens, padding included, that one forward pass reads
 
 
 class HFEngine:
@@ -45,6 +45,7 @@ class HFEngine:
         self.batch_size = batch_size
         pad = subject.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
+        self._texts = TextReader(subject)
 
     # ---- generating
 
@@ -110,7 +111,7 @@ class HFEngine:
             positions[row] -= length - len(request.prefill_ids)  # the first response token is position 0
         ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
 
-        plans = self._plans(rows)
+        plans = plans_for(self.subject, rows)
         sampler = Sampler(rows, self.subject.model.config.get_text_config().vocab_size, device)
         cache = StaticCache(config=self.subject.model.config, max_cache_len=length + room)
         end_ids = torch.tensor(sorted(self.subject.end_ids), device=device)
@@ -130,7 +131,7 @@ class HFEngine:
             done = alive & (ended | (step + 1 >= limits))
             done_rows, broken_rows = torch.stack([done, alive & ~finite]).tolist()
             if any(broken_rows):
-                self._raise_not_finite(rows[broken_rows.index(True)], broken_rows.index(True), plans)
+                raise broken(rows[broken_rows.index(True)], broken_rows.index(True), plans)
             if any(done_rows):
                 counts = {layer: plan.counts.tolist() for layer, plan in plans.items()}
                 stopped = ended.tolist()
@@ -150,23 +151,12 @@ class HFEngine:
         filler = Request("", (self._pad_id,), sampling=Sampling(temperature=0))
         return requests + [filler] * (_MIN_ROWS - len(requests))
 
-    def _plans(self, requests: Sequence[Request]) -> dict[int, LayerPlan]:
-        layers = sorted({i.layer for r in requests for i in r.interventions})
-        return {layer: LayerPlan(requests, layer, self.subject.reader, self._layer_device(layer)) for layer in layers}
-
-    def _layer_device(self, layer: int) -> torch.device:
-        return next(self.subject.layers[layer].parameters()).device
-
     def _finish(self, request: Request, new: list[int], stopped: bool, step: int, changed: dict[int, int]) -> Response:
         processed = len(request.prefill_ids) + step  # the last token drawn is never fed back
         check_counts(request, changed, processed)
         tokens = request.prefill_ids + tuple(new)
         text = self.subject.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Response(request.id, tokens, text, "stop" if stopped else "length", sum(changed.values()))
-
-    @staticmethod
-    def _raise_not_finite(request: Request, row: int, plans: dict[int, LayerPlan]) -> None:
-        raise not_finite(request, next((str(k) for k, plan in plans.items() if not plan.finite[row]), "the last one"))
 
     @torch.no_grad()
     def _forward(
@@ -180,7 +170,7 @@ class HFEngine:
         valid: Tensor,
     ) -> Tensor:
         """Logits of the last position, [B, vocabulary]."""
-        with self._steered(plans, positions, valid):
+        with steered(self.subject, plans, positions, valid):
             out = self.subject.model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -191,27 +181,6 @@ class HFEngine:
             )
         logits: Tensor = out.logits[:, -1]
         return logits.to(self.subject.device)
-
-    @contextmanager
-    def _steered(self, plans: dict[int, LayerPlan], positions: Tensor, valid: Tensor) -> Iterator[None]:
-        """Hooks live for one forward pass, so neither an exception nor a suspended generator leaves one behind."""
-
-        def hook(plan: LayerPlan) -> Any:
-            def steer(_module: Any, _args: Any, output: Any) -> Any:
-                h = output[0] if isinstance(output, tuple) else output
-                steered = plan.apply(h, positions.to(h.device), valid.to(h.device))
-                return (steered, *output[1:]) if isinstance(output, tuple) else steered
-
-            return steer
-
-        handles = []
-        try:
-            for layer, plan in plans.items():
-                handles.append(self.subject.layers[layer].register_forward_hook(hook(plan)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     # ---- reading
 
@@ -224,13 +193,19 @@ class HFEngine:
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
         """See ``Engine.read``."""
-        reader = self.subject.require_reader()
-        for latent in latents:
-            check_latent(latent, reader.d_sae)
-        h = self.residual(token_ids, self.subject.read_layer, interventions, prompt_length=prompt_length)
-        with torch.no_grad():
-            activations = reader.activations(h, torch.tensor(list(latents), device=h.device))
-        return np.asarray(activations.float().cpu().numpy(), dtype=np.float32)
+        return self._texts.read(token_ids, latents, interventions, prompt_length=prompt_length)
+
+    def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.readings``."""
+        return self._texts.readings(requests, latents)
+
+    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
+        """See ``Engine.activity``."""
+        return self._texts.activity(texts)
+
+    def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.max_activations``."""
+        return self._texts.max_activations(sequences)
 
     def residual(
         self,
@@ -240,85 +215,8 @@ class HFEngine:
         *,
         prompt_length: int | None = None,
     ) -> Tensor:
-        """The residual stream [tokens, d_model] as it leaves ``layer``, teacher-forced under the interventions."""
-        split = len(token_ids) if prompt_length is None else prompt_length
-        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        return self._residuals([request], layer)[0]
-
-    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
-        """See ``Engine.activity``. Texts are read a few at a time, in batches that follow from the texts alone."""
-        reader = self.subject.require_reader()
-        for batch in _reading_batches(texts):
-            for request, start, end in batch:
-                check_span(request, start, end)
-            h = self._residuals([request for request, _, _ in batch], self.subject.read_layer)
-            for row, (_, start, end) in enumerate(batch):
-                yield reader.activity(h[row, start:end])
-
-    def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
-        """See ``Engine.max_activations``."""
-        for activity in self.activity((Request("read", tuple(ids)), start, end) for ids, start, end in sequences):
-            yield activity.maximum
-
-    def _residuals(self, requests: Sequence[Request], layer: int) -> Tensor:
-        """The residual stream [rows, longest, d_model] as it leaves ``layer``, over each request's prompt and prefill,
-        teacher-forced under its interventions. Rows are padded on the right, where causal attention never looks."""
-        if not 0 <= layer < self.subject.n_layers:
-            raise UserError(f"a layer lies in 0..{self.subject.n_layers - 1}", layer)
-        texts = [request.prompt_ids + request.prefill_ids for request in requests]
-        longest = max(map(len, texts))
-        if self.subject.context is not None and longest > self.subject.context:
-            rule = f"a text fits into the model's context of {self.subject.context} tokens"
-            raise UserError(rule, longest, "Shorten it")
-        ids = torch.full((len(texts), longest), self._pad_id)
-        valid = torch.zeros(len(texts), longest, dtype=torch.bool)
-        positions = torch.arange(longest).repeat(len(texts), 1)
-        for row, (request, text) in enumerate(zip(requests, texts, strict=True)):
-            check_interventions(self.subject, request.interventions)
-            ids[row, : len(text)] = torch.tensor(text)
-            valid[row, : len(text)] = True
-            positions[row] -= len(request.prompt_ids)
-        device = self.subject.device
-        plans = self._plans(requests)
-        captured = self._capture(ids.to(device), layer, plans, positions.to(device), valid.to(device))
-        finite = (torch.isfinite(captured).all(-1) | ~valid.to(captured.device)).all(1).tolist()
-        for row, request in enumerate(requests):
-            changed = {at: int(plan.counts[row]) for at, plan in plans.items()}
-            check_counts(request, changed, len(request.prefill_ids))
-            if not finite[row]:
-                self._raise_not_finite(request, row, plans)
-        return captured
-
-    @torch.no_grad()
-    def _capture(
-        self, ids: Tensor, layer: int, plans: dict[int, LayerPlan], positions: Tensor, valid: Tensor
-    ) -> Tensor:
-        captured: list[Tensor] = []
-
-        def keep(_module: Any, _args: Any, output: Any) -> None:
-            captured.append(output[0] if isinstance(output, tuple) else output)
-
-        with self._steered(plans, positions, valid):
-            handle = self.subject.layers[layer].register_forward_hook(keep)  # after the plan's own hook
-            try:
-                self.subject.model(input_ids=ids, attention_mask=valid.long(), use_cache=False, logits_to_keep=1)
-            finally:
-                handle.remove()
-        return captured[0]
-
-
-def _reading_batches(texts: Iterable[tuple[Request, int, int]]) -> Iterator[list[tuple[Request, int, int]]]:
-    """Neighbouring texts, as many as stay within ``_READ_TOKENS`` when padded to the longest; one at least."""
-    batch: list[tuple[Request, int, int]] = []
-    longest = 0
-    for text in texts:
-        longest = max(longest, len(text[0].prompt_ids) + len(text[0].prefill_ids))
-        if batch and longest * (len(batch) + 1) > _READ_TOKENS:
-            yield batch
-            batch, longest = [], len(text[0].prompt_ids) + len(text[0].prefill_ids)
-        batch.append(text)
-    if batch:
-        yield batch
+        """See ``TextReader.residual``."""
+        return self._texts.residual(token_ids, layer, interventions, prompt_length=prompt_length)
 
 
 def _padded_length(request: Request) -> int:

@@ -178,6 +178,14 @@ class LatentReader:
         result: Tensor = out.to(h.device)
         return result
 
+    def bounded_activations(self, h: Tensor, latents: Tensor) -> Tensor:
+        """``activations`` of residual vectors h [tokens, d_in], a chunk of tokens at a time where the whole dictionary
+        has to be encoded for it."""
+        if self.architecture != "topk":
+            return self.activations(h, latents)
+        chunks = torch.split(h, max(1, MOST_ACTIVATIONS // self.d_sae))
+        return torch.cat([self.activations(chunk, latents) for chunk in chunks])
+
     @torch.no_grad()
     def decode_change(self, h: Tensor, change: Tensor, latents: Tensor) -> Tensor:
         """``decode(f + change) - decode(f)`` for any f: what changing the latents does to the residual

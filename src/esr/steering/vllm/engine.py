@@ -110,15 +110,25 @@ class VLLMEngine:
         *,
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
-        """See ``Engine.read``. A text is shorter than the context: vLLM always draws one token."""
+        """See ``Engine.read``."""
+        split = len(token_ids) if prompt_length is None else prompt_length
+        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
+        return next(self.readings([request], latents))
+
+    def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.readings``. A text is shorter than the context: vLLM always draws one token."""
         reader = self.subject.require_reader()
         for latent in latents:
             check_latent(latent, reader.d_sae)
-        split = len(token_ids) if prompt_length is None else prompt_length
-        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        self._check_text(request)
-        (done,) = self._client.run([(request, Reading(tuple(latents)))])
-        return unpack_latents(done.data, len(token_ids), len(latents))
+        remaining = iter(requests)
+        while batch := list(islice(remaining, self._texts_at_once)):
+            for request in batch:
+                self._check_text(request)
+            work = [(request, Reading(tuple(latents))) for request in batch]
+            found = {done.place: done for done in self._client.run(work)}
+            for place, request in enumerate(batch):
+                tokens = len(request.prompt_ids) + len(request.prefill_ids)
+                yield unpack_latents(found[place].data, tokens, len(latents))
 
     def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
         """See ``Engine.activity``. As many texts as there may be requests in flight are taken at a time."""
