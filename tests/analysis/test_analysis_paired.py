@@ -11,6 +11,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from esr.analysis.metrics import STATISTICS
 from esr.analysis.paired import (
+    MIN_EVENTS,
     MOVER,
     MOVER_CHANGES,
     compare,
@@ -231,7 +232,8 @@ def test_pairs_of_conditions_are_compared_in_the_order_given(random_study):
     assert list(table["treatment"].unique()) == ["plain", "steered"]
     first, second = (table[table["treatment"] == name].reset_index() for name in ("plain", "steered"))
     assert first["difference"].tolist() == pytest.approx((-second["difference"]).tolist(), abs=1e-12, nan_ok=True)
-    assert table["p_holm"].tolist() == holm(table["p"].tolist())
+    defined = table["p"].notna()
+    assert table.loc[defined, "p_holm"].tolist() == holm(table.loc[defined, "p"].tolist())
     alone = compare(trials, "steered", "plain", draws=200)
     assert_frame_equal(alone, second[alone.columns], check_exact=True)
     with pytest.raises(UserError, match="at least one"):
@@ -269,12 +271,69 @@ def test_crossed_values_and_p_are_those_of_directions(random_study):
     one, both = (
         compare(trials, "steered", "plain", clusters=c, draws=200) for c in ("direction", "direction x prompt")
     )
-    same = ["statistic", "value_treatment", "value_control", "difference", "ratio", "p", "n_pairs", "n_directions"]
+    same = ["statistic", "value_treatment", "value_control", "difference", "ratio", "n_pairs", "n_directions"]
     assert_frame_equal(one[same], both[same], rtol=1e-12)
+    exchanged = one["statistic"].isin(["multi_attempt_rate", "esr_rate", "mean_first_score"])
+    assert_frame_equal(one.loc[exchanged, ["p"]], both.loc[exchanged, ["p"]], check_exact=True)
     wider = (both["difference_high"] - both["difference_low"]) / (one["difference_high"] - one["difference_low"])
     assert (wider > 1).all()
     with pytest.raises(UserError, match=r"'direction' or 'direction x prompt'. Got 'prompt'"):
         compare(trials, "steered", "plain", clusters="prompt")
+
+
+OVER_RESTARTS = ("improvement_rate", "mean_improvement")
+
+
+@pytest.mark.parametrize(("restarts", "tested"), [(9, False), (10, True)])
+def test_what_is_counted_over_too_few_restarts_is_not_tested_and_says_so(make_trials, restarts, tested):
+    treated, plain = np.ones((12, 4)), np.zeros((12, 4))
+    plain.flat[:restarts] = 1
+    table = compare(arms_of(make_trials, treated, plain), "a", "b", draws=200).set_index("statistic")
+    for key in OVER_RESTARTS:
+        row = table.loc[key]
+        said = f"cannot be tested: fewer than {MIN_EVENTS} multi-attempt responses in control"
+        assert (said in row["note"]) != tested
+        assert math.isnan(row["p"]) != tested
+        assert not math.isnan(row["difference_low"])  # the interval is as honest as ever
+    assert table.loc[["esr_rate", "multi_attempt_rate", "mean_first_score"], "p"].notna().all()
+
+
+def test_p_over_restarts_is_where_the_interval_meets_0_and_no_exchange(random_study):
+    trials = random_study(60)
+    table = compare(trials, "steered", "plain", draws=500).set_index("statistic")
+    assert (table["n_control"][list(OVER_RESTARTS)] >= MIN_EVENTS).all()
+    for key in OVER_RESTARTS:
+        p = table.loc[key, "p"]
+        assert 0.002 < p < 0.99
+        assert not table.loc[key, "p_exact"]
+        for level, inside in ((1 - p - 0.01, False), (1 - p + 0.001, True)):
+            row = compare(trials, "steered", "plain", draws=500, level=level).set_index("statistic").loc[key]
+            assert (row["difference_low"] <= 0 <= row["difference_high"]) == inside
+
+
+@pytest.mark.slow
+def test_p_over_restarts_does_not_react_to_how_many_there_are(make_trials):
+    """The same improvement rate at 60 and 10 % multi-attempt: exchanging whole directions rejects 17 % of the time."""
+    generator = np.random.default_rng(5)
+    found, exchanged = [], []
+    for seed in range(150):
+        rows = [
+            {
+                "condition": c, "direction": f"{d:02}", "prompt_index": p, "seed": 0,
+                "scores": [50] if generator.random() > rate else [50, 90 if generator.random() < 0.5 else 10],
+            }
+            for c, rate in (("a", 0.6), ("b", 0.1))
+            for d in range(40)
+            for p in range(5)
+        ]  # fmt: skip
+        trials = make_trials(rows)
+        table = compare(trials, "a", "b", draws=300, seed=seed).set_index("statistic")
+        found.append(table.loc["improvement_rate", "p"] < 0.05)
+        multi = trials[trials["multi_attempt"]].groupby(["direction", "condition"])["improved"].agg(["sum", "size"])
+        columns = multi.unstack("condition", fill_value=0).swaplevel(axis=1)
+        columns = columns[[("a", "sum"), ("a", "size"), ("b", "sum"), ("b", "size")]].to_numpy(float)
+        exchanged.append(exchange_p(columns, seed=seed, draws=300)[0] < 0.05)
+    assert np.mean(found) <= 0.05 < 0.1 < np.mean(exchanged)
 
 
 def without_pairs(trials):

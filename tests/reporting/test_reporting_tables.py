@@ -8,6 +8,7 @@ from rich.console import Console
 from esr.analysis.metrics import summarise
 from esr.analysis.paired import compare_all
 from esr.reporting import compact
+from esr.reporting.headline import contrasts, grouped_notes, headlines
 from esr.reporting.tables import WIDTH, compact_table, headline_table, paired_table
 from esr.reporting.view import ExperimentView
 
@@ -98,3 +99,26 @@ def test_hostile_names_fit_the_width_and_are_not_markup(trials, hostile):
         assert "[bold red]" in plain
         coloured = shown(table, force_terminal=True, color_system="truecolor")
         assert "\x1b]" not in coloured  # rich writes its own styles, but no link and no title of the text's
+
+
+def test_intervals_of_independent_trials_are_named_in_the_order_of_the_note_before(trials):
+    (row,) = [h for h in headlines(summarise(trials, draws=50)) if h.condition == "no-steering"]
+    takes = next(note for note in row.footnotes if "takes every direction as one trial" in note)
+    both = [takes.index("Multi-attempt rate"), takes.index("ESR rate")]
+    said = grouped_notes([row])[-1]
+    assert said.startswith("With all trials independent these intervals would be: no-steering: Multi-attempt rate")
+    assert (both == sorted(both)) == (said.index("Multi-attempt rate") < said.index("ESR rate"))
+    for key in ("multi_attempt_rate", "esr_rate"):
+        assert row.wilson[key] in said
+    other = dataclasses.replace(row, wilson=row.wilson | {"esr_rate": "0.0 to 99.0"})
+    assert f"Multi-attempt rate {row.wilson['multi_attempt_rate']}, ESR rate 0.0 to 99.0" in grouped_notes([other])[-1]
+
+
+def test_a_difference_that_cannot_be_tested_says_so(trials):
+    few = trials[~(trials["condition"].eq("incidence") & trials["multi_attempt"] & trials["prompt_index"].gt(0))]
+    steered = few[few["condition"].eq("incidence")]
+    other = trials[trials["condition"].eq("incidence")].assign(condition="other", trial="o" + trials["trial"])
+    both = pd.concat([steered, other])
+    (row,) = [c for c in contrasts(compare_all(both, "incidence", draws=50)) if c.statistic == "Improvement rate"]
+    assert (row.p, row.p_holm) == ("not tested", "not tested")
+    assert "cannot be tested: fewer than 10 multi-attempt responses" in row.note

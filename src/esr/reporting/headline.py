@@ -4,6 +4,7 @@ same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +82,13 @@ class Headline:
 
     @property
     def as_independent(self) -> str:
-        """The intervals that take trials as independent, where the others take directions as trials; else empty."""
-        return " and ".join(sorted({self.wilson[s.key] for s in self._directions_as_trials}))
+        """The intervals that take trials as independent, where the others take directions as trials, each with its
+        statistic's name and in the order of ``RATES``; else empty.
+        """
+        named: dict[str, list[str]] = {}
+        for statistic in self._directions_as_trials:
+            named.setdefault(self.wilson[statistic.key], []).append(statistic.title)
+        return ", ".join(f"{' and '.join(titles)} {span}" for span, titles in named.items())
 
     @property
     def _directions_as_trials(self) -> list[Statistic]:
@@ -101,7 +107,7 @@ def grouped_notes(rows: Sequence[Headline]) -> list[str]:
         if row.as_independent:
             independent.setdefault(row.as_independent, []).append(row.condition)
     if independent:
-        spans = "; ".join(f"{', '.join(conditions)} {span}" for span, conditions in independent.items())
+        spans = "; ".join(f"{', '.join(conditions)}: {span}" for span, conditions in independent.items())
         notes.append(f"With all trials independent these intervals would be: {spans}.")
     return notes
 
@@ -204,8 +210,13 @@ def _contrast(row: dict[Any, Any]) -> Contrast:
             numbers.times_span(row["ratio_low"], row["ratio_high"]),
             method=row["ratio_method"],
         ),
-        p=numbers.p_value(row["p"]) + (" exact" if row["p_exact"] else ""),
-        p_holm=numbers.p_value(row["p_holm"]),
+        p=_p(row, "p") + (" exact" if row["p_exact"] else ""),
+        p_holm=_p(row, "p_holm"),
         note=row["note"],
         paired=bool(row["paired"]),
     )
+
+
+def _p(row: dict[Any, Any], key: str) -> str:
+    """A p in words where there is none: two values may be known whose difference cannot be tested."""
+    return "not tested" if math.isnan(row[key]) and not math.isnan(row["difference"]) else numbers.p_value(row[key])

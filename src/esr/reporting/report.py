@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from esr.analysis.metrics import summarise
 from esr.analysis.notes import implicit_notes
-from esr.analysis.paired import compare_all
+from esr.analysis.paired import MIN_EVENTS, compare_all
 from esr.errors import UserError
 from esr.reporting import compact, figures, numbers
 from esr.reporting.compact import HEADLINE, Row, headline_names
@@ -101,6 +101,7 @@ def report_html(view: StudyView) -> str:
         footnotes=[*grouped_notes(rows), *_implicit(view, names)],
         statistics=BY_KEY,
         rates=RATES,
+        min_events=MIN_EVENTS,
         contrasts=[] if paired is None else contrasts(paired),
         pairing=[] if paired is None else pairing(paired),
         published=[f for f in view.published if f.condition.partition(":")[0] in HEADLINE],

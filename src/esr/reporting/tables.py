@@ -65,7 +65,7 @@ def compact_table(title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) 
         counts = [_two(f"{h.n_trials}", f"{h.n_directions}"), _two(f"{h.n_unscored}", f"{h.n_degraded}")]
         table.add_row(Text(printable(h.condition, 60)), *cells, *counts)
     basis = "Below each value its 95 % interval, clustered by direction"
-    basis += "; p: Holm over the experiment." if compared else "."
+    basis += "; p: Holm over all p of the experiment." if compared else "."
     table.caption = _notes([basis, *remarks, *notes(rows)])
     return table
 
@@ -92,7 +92,11 @@ def paired_table(paired: pd.DataFrame) -> Table:
             Text(row.p_holm),
         )
     table.caption = _notes(
-        ["Intervals: 95 %, clustered by direction; p by exchanging the arms of whole directions.", *pairing(paired)]
+        [
+            "Intervals: 95 %, clustered by direction; p by exchanging the arms of whole directions, or, over"
+            " multi-attempt responses, from the interval. Holm: over all p of this table.",
+            *pairing(paired),
+        ]
     )
     return table
 
