@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Measure endogenous steering resistance: does a language model notice that it is steered off topic, say so,"
     " and recover while the push is still on?",
+    epilog="Begin with `esr demo`, or with `esr new STUDY`, `esr check STUDY`, `esr run STUDY`, `esr report STUDY`."
+    " Exit codes: 0 done; 1 not as it should be (a check failed, or steering broke the model); 2 a mistake that the"
+    " message explains; 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -48,8 +52,6 @@ def fail(message: str, code: int) -> NoReturn:
 
 def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
     """Ask before judging may cost more than ``max_cost`` dollars; where nobody can be asked, raise UserError."""
-    import click
-
     from esr.studies.planning import check_cost
 
     try:
@@ -58,7 +60,7 @@ def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise
         console().print(str(error))
-        if not click.confirm("Go on all the same?"):
+        if not typer.confirm("Go on all the same?"):
             sys.exit(2)
 
 
@@ -72,17 +74,23 @@ def console() -> Console:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A display of progress; Ctrl-C inside says how to go on and exits with 130."""
+    """A display of progress. Ctrl-C inside lets what is in flight finish (``esr.steering.stopping``), says how to go on
+    and exits with 130."""
+    from esr.reporting.untrusted import printable
+    from esr.steering.stopping import stop
     from esr.studies.progress import Lines, Live
 
     try:
         if (screen := console()).is_terminal:
-            with Live(screen) as live:
+            with Live(screen) as live, stop.listening(live.stopping):
                 yield live
         else:
-            yield Lines(lambda line: print(line, flush=True))
-    except KeyboardInterrupt:  # caught here, because typer would swallow it
-        print("Stopped. Everything finished is stored; run the same command again to go on.", file=sys.stderr)
+            lines = Lines(lambda line: print(printable(line), flush=True))
+            with stop.listening(lines.stopping):
+                yield lines
+    except KeyboardInterrupt:
+        again = printable(shlex.join(["esr", *sys.argv[1:]]))
+        print(f"Stopped. Everything finished is stored. To go on: {again}", file=sys.stderr)
         sys.exit(130)
 
 

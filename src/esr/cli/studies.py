@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,7 +145,6 @@ def demo(
 
     Example: esr demo
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads: threads wait for each other at tiny matrices
     from esr.organism.demo import make_demo
     from esr.reporting.assemble import write_report
     from esr.studies.study import Study

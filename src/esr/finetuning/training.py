@@ -76,7 +76,7 @@ def train_adapter(
         if checkpoint.exists():
             run.load(checkpoint)
         progress.start(stage, settings.epochs * len(examples))
-        progress.advance(run.epoch * len(examples), 0, 0)
+        progress.found(run.epoch * len(examples))
         while run.epoch < settings.epochs:
             run.train_epoch(progress)
             run.save(checkpoint)

@@ -122,7 +122,7 @@ def write_with_model(
     missing = [pair for pair in pairs if pair.id not in done]
     usage = Usage()
     progress.start("writing", len(pairs))
-    progress.advance(len(pairs) - len(missing), 0, 0)
+    progress.found(len(pairs) - len(missing))
     if missing:
         with path.open("a", encoding="utf-8") as file:
             for record in _ask_all(settings, missing, usage):

@@ -26,6 +26,7 @@ from esr.steering.interventions import Intervention
 from esr.steering.plan import LayerPlan
 from esr.steering.reading import TextReader
 from esr.steering.sampling import Sampler
+from esr.steering.stopping import stop
 from esr.subjects.latents import Activity
 from esr.subjects.loading import Subject
 
@@ -65,7 +66,7 @@ class HFEngine:
         for request in requests:
             groups.setdefault((_padded_length(request), _padded(request.sampling.max_new_tokens)), []).append(request)
         for (length, room), pending in sorted(groups.items()):
-            while pending:
+            while pending and not stop.asked:
                 batch = pending[: self.batch_size]
                 finished: set[str] = set()
                 running = self._decode(batch, length, room)

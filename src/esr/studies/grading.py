@@ -9,12 +9,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from esr.judging.records import Exhibit, Judge, Judgement, Unscored
 from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
+from esr.steering.stopping import stop
 from esr.studies.judges import Coverage
 from esr.studies.store import Store
 
@@ -29,8 +31,20 @@ class Progress(Protocol):
         """A stage begins with ``total`` responses to come (an estimate for adaptive stages)."""
         ...
 
+    def found(self, responses: int) -> None:
+        """So many were done before: they are in the store."""
+        ...
+
+    def produced(self, tokens: int) -> None:
+        """A response was generated just now."""
+        ...
+
+    def queued(self) -> None:
+        """A response waits for its judge."""
+        ...
+
     def advance(self, responses: int, tokens: int, unscored: int) -> None:
-        """Some responses are done: produced and judged, or found in the store (tokens 0)."""
+        """Some responses are done now: produced, and judged where a judge sees them."""
         ...
 
     def end(self) -> None:
@@ -66,7 +80,7 @@ class Grader:
         """
         stored = self.store.grades(list(places), self.judge.key)
         grades = {id: judgement for id, judgement in stored.items() if judgement != LEFT_OUT}
-        self.progress.advance(len(grades), 0, 0)
+        self.progress.found(len(grades))
         tokens: dict[str, int] = {}
 
         def keep(id: str, judgement: Judgement) -> None:
@@ -80,6 +94,7 @@ class Grader:
                 if response.id in grades:
                     continue
                 place = places[response.id]
+                self.progress.queued()
                 tokens[response.id] = len(response.token_ids)
                 seen = response.text[place.judged_from :]
                 if place.cell is not None:  # only the grid's are shown beside the judge
@@ -98,7 +113,8 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
     """Feed exhibits to the judge's thread as they appear; yield its verdicts as they arrive.
 
     ``exhibits`` is consumed in the calling thread. An error of the judge is raised here. When ``exhibits`` raises
-    (Ctrl-C, a failing engine), the judge begins nothing new, and what it had begun is yielded before the error.
+    (Ctrl-C, a failing engine), the judge begins nothing new, and what it had begun is yielded before the error; for how
+    long that is waited for, ``esr.steering.stopping`` says.
     """
     inbox: queue.Queue[Exhibit | None] = queue.Queue()
     outbox: queue.Queue[tuple[str, Judgement] | BaseException | None] = queue.Queue()
@@ -123,7 +139,7 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
     def end() -> None:
         stopped.set()
         inbox.put(None)
-        thread.join(timeout=60)
+        thread.join(timeout=0 if stop.at_once else stop.seconds_left)
 
     try:
         for exhibit in exhibits:
@@ -134,10 +150,18 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
                     raise RuntimeError(f"judge {judge.name} stopped before all responses were judged")
                 yield verdict
         inbox.put(None)
-        while (verdict := _verdict(outbox.get())) is not None:
+        while True:
+            stop.check()
+            try:
+                verdict = _verdict(outbox.get(timeout=0.2))  # in slices, to hear that somebody asked to stop
+            except queue.Empty:
+                continue
+            if verdict is None:
+                break
             yield verdict
     except (Exception, KeyboardInterrupt):
-        end()
+        with suppress(KeyboardInterrupt):  # a second one: what is judged by now is still kept
+            end()
         while not outbox.empty():
             if isinstance(item := outbox.get(), tuple):
                 yield item

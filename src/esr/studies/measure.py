@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from esr.judging.records import Judgement, Scored
 from esr.steering.engine import Engine, Request, Response
+from esr.steering.stopping import stop
 from esr.studies.grading import Grader, Place
 from esr.studies.grid import content_key
-from esr.studies.store import NOWHERE, Origin, TrialRow
+from esr.studies.store import NOWHERE, Origin, Store, TrialRow
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,32 @@ class Measured:
         return self.judgement.attempts[0].score if isinstance(self.judgement, Scored) else None
 
 
+class Account:
+    """Adds wall time and work to a stage's account in the store, every few seconds, so that others can watch."""
+
+    def __init__(self, store: Store, stage: str, every: float = 5.0) -> None:
+        self._store, self._stage, self._every = store, stage, every
+        self._noted, self._tokens, self._responses = time.perf_counter(), 0, 0
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._note()
+
+    def add(self, tokens: int) -> None:
+        """One response of so many generated tokens."""
+        self._tokens += tokens
+        self._responses += 1
+        if time.perf_counter() - self._noted >= self._every:
+            self._note()
+
+    def _note(self) -> None:
+        now = time.perf_counter()
+        self._store.add_to_stage(self._stage, now - self._noted, self._tokens, self._responses)
+        self._noted, self._tokens, self._responses = now, 0, 0
+
+
 @dataclass
 class Measurer:
     """Does tasks. ``subject_key`` identifies weights and settings of the subject in every response's key."""
@@ -62,7 +89,7 @@ class Measurer:
 
     def measure(self, stage: str, tasks: Sequence[Task]) -> list[Measured]:
         """Outcomes in the order of the tasks. What the store has is not done again."""
-        began = time.perf_counter()
+        account = Account(self.grader.store, stage)
         store = self.grader.store
         keys = [self._key(task) for task in tasks]
         rows = [self._row(task, key) for task, key in zip(tasks, keys, strict=True)]
@@ -73,23 +100,21 @@ class Measurer:
             k: Place(t.prompt, t.cell if t.purpose == "trial" else None, t.origin.judged_from)
             for k, t in by_key.items()
         }
-        generated = tokens = 0
 
         def produce() -> Iterator[Response]:
-            nonlocal generated, tokens
             yield from list(responses.values())
             missing = [replace(by_key[k].request, id=k) for k in by_key if k not in responses]
             for response in self.engine.generate(missing):
                 store.add_response(response.id, response)
                 responses[response.id] = response
-                generated += 1
-                tokens += len(response.token_ids) - by_key[response.id].origin.tokens
+                new = len(response.token_ids) - by_key[response.id].origin.tokens
+                account.add(new)
+                self.grader.progress.produced(new)
                 yield response
+            stop.check()
 
-        try:
+        with account, stop.finishing():
             grades = self.grader.grade(produce(), places)
-        finally:
-            store.add_to_stage(stage, time.perf_counter() - began, tokens, generated)
         return [
             Measured(task, responses[row.response], grades[row.response], row.key)
             for task, row in zip(tasks, rows, strict=True)
@@ -97,18 +122,18 @@ class Measurer:
 
     def generate(self, stage: str, requests: Sequence[Request]) -> list[Response]:
         """Responses that no judge sees, in the order of the requests. What the store has is not done again."""
-        began = time.perf_counter()
         store = self.grader.store
         keys = [content_key(self.subject_key, request.describe()) for request in requests]
         responses = store.responses(sorted(set(keys)))
         missing = {k: replace(r, id=k) for k, r in zip(keys, requests, strict=True) if k not in responses}
-        try:
+        with Account(store, stage) as account, stop.finishing():
             for response in self.engine.generate(list(missing.values())):
                 store.add_response(response.id, response)
                 responses[response.id] = response
-        finally:
-            done = [responses[k] for k in missing if k in responses]
-            store.add_to_stage(stage, time.perf_counter() - began, sum(len(r.token_ids) for r in done), len(done))
+                account.add(len(response.token_ids))
+                self.grader.progress.produced(len(response.token_ids))
+                self.grader.progress.advance(1, len(response.token_ids), 0)
+            stop.check()
         return [responses[key] for key in keys]
 
     def _key(self, task: Task) -> str:

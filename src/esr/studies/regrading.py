@@ -10,6 +10,7 @@ from esr.errors import UserError
 from esr.judging.agreement import stratified_sample
 from esr.judging.records import Judge, Judgement, Scored, Unscored
 from esr.steering.engine import Response
+from esr.steering.stopping import stop
 from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.grading import LEFT_OUT, Grader, Place, Progress
 from esr.studies.judges import Coverage, make_judge, preflight, record_judge
@@ -87,7 +88,8 @@ def regrade(work: Regrading, progress: Progress) -> str:
         began = time.perf_counter()
         places = {key: work.places[key] for key in work.missing}
         try:
-            Grader(store, judge, progress, coverage).grade(iter(work.missing.values()), places)
+            with stop.finishing():
+                Grader(store, judge, progress, coverage).grade(iter(work.missing.values()), places)
         finally:
             store.add_to_stage(stage, time.perf_counter() - began, 0, 0)
         record_judge(store, judge, work.settings, coverage)  # a wider coverage counts once it is complete

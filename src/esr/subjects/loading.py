@@ -17,6 +17,7 @@ from esr.subjects.latents import LatentReader
 from esr.subjects.layers import check_layer, decoder_layers
 from esr.subjects.sae import first_line, load_reader, read_layer_of
 from esr.subjects.spec import SubjectSpec, looks_like_folder
+from esr.subjects.threads import choose_threads
 
 
 @dataclass
@@ -89,6 +90,8 @@ def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
     labels = read_labels(labels_path, reader.d_sae if reader else None) if labels_path else {}
     tokenizer = _load_tokenizer(spec)
     model = _load_model(spec, device, whole, decoder_weights)
+    if decoder_weights:  # else the model computes elsewhere
+        choose_threads(sum(p.numel() for p in model.parameters()), device)
     layers = decoder_layers(model) if decoder_weights else []
     if reader is not None:
         reader.to(next(layers[read_layer].parameters()).device if layers else device)
@@ -138,7 +141,9 @@ def _load_config(spec: SubjectSpec) -> Any:
 
 def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_weights: bool) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar of a second or two, in the middle of somebody's output
     options: dict[str, Any] = {"device_map": spec.device_map} if spec.device_map else {}
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None):
         options["attn_implementation"] = "eager"  # Gemma 2: transformers 5.19's default leaves the capping out

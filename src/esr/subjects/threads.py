@@ -1,0 +1,19 @@
+"""How many threads torch gives a model on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+SMALL = 30_000_000
+"""Parameters. Below, the threads wait for each other at every small matrix, and one is faster, several times so on a
+machine where others work too (measured: ``benchmarks/threads.py``, ``docs/log.md``)."""
+_AT_FIRST = torch.get_num_threads()
+
+
+def choose_threads(parameters: int, device: torch.device) -> None:
+    """One thread for a small model on the CPU, else as many as torch took at first. A number that the user chose
+    (OMP_NUM_THREADS) stays as it is. For the whole process: torch knows nothing smaller."""
+    if "OMP_NUM_THREADS" not in os.environ and device.type == "cpu":
+        torch.set_num_threads(1 if parameters < SMALL else _AT_FIRST)
