@@ -324,3 +324,41 @@ def test_a_model_judge_runs_a_whole_study_while_it_generates(
         texts = [row[1] for row in contents(tmp_path)["responses"]]
         assert sum(server.calls.values()) == sum(bool(text.strip()) for text in texts)  # nobody is asked about nothing
     assert Study.open(tmp_path).judges["name"].tolist() == [MODEL]
+
+
+def test_what_each_call_used_is_stored_and_priced_and_old_studies_open(
+    tmp_path: Path, folder: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esr.judging.model.FIRST_PAUSE", 0.01)
+    copied(folder, tmp_path)
+    with sqlite3.connect(tmp_path / "study.sqlite") as old:  # as before there was such a table, and one judge
+        old.execute("DROP TABLE judge_calls")
+        old.execute("DELETE FROM records WHERE kind = 'judge' AND value NOT LIKE '%\"rule\"%'")
+        old.execute("DELETE FROM grades WHERE judge NOT IN (SELECT key FROM records WHERE kind = 'judge')")
+    assert Study.open(tmp_path).judge_usage.empty
+    with FaultServer(lambda mark, call: ("500", "invented", "good", "good")[call % 4], key=key) as server:
+        settings = JudgeSettings(name=MODEL, base_url=server.url, max_connections=2)
+        made = regrade(prepare(tmp_path, read_config(tmp_path), settings), Silent())
+        calls, failed = sum(server.calls.values()), server.served["500"]
+    (used,) = Study.open(tmp_path).judge_usage.to_dict("records")  # and none for the rule judge
+    assert (used["key"], used["name"], used["calls"], used["uncounted"]) == (made, MODEL, calls, failed)
+    assert failed > 0
+    assert (used["input_tokens"], used["output_tokens"]) == (100 * (calls - failed), 30 * (calls - failed))
+    assert np.isnan(used["dollars"])
+    (tmp_path / "prices.toml").write_text(f'[prices]\n"{MODEL}" = [2.0, 10.0]\n')
+    priced = Study.open(tmp_path).judge_usage["dollars"].item()
+    assert priced == pytest.approx((2.0 * used["input_tokens"] + 10.0 * used["output_tokens"]) / 1e6)
+    with sqlite3.connect(tmp_path / "study.sqlite") as store:
+        by_response = Counter(row[0] for row in store.execute("SELECT response FROM judge_calls"))
+    assert set(by_response) <= set(Study.open(tmp_path).trials["response"])
+    assert sum(by_response.values()) == calls
+    assert max(by_response.values()) > 1  # one that was asked about again
+
+
+def copied(source: Path, target: Path) -> None:
+    """The study in another folder."""
+    with sqlite3.connect(source / "study.sqlite") as connection, sqlite3.connect(target / "study.sqlite") as copy:
+        connection.backup(copy)
+    for name in ("study.toml", "prompts.txt"):
+        if (source / name).exists():
+            (target / name).write_bytes((source / name).read_bytes())

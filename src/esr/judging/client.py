@@ -48,6 +48,18 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Call:
+    """One request and what the provider counted for it; None where it said nothing, as for a call that failed."""
+
+    about: str
+    """What was asked about: the exhibit's id."""
+    input_tokens: int | None = None
+    """Cached ones included."""
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class Reply:
     """The model's words."""
 
@@ -89,12 +101,15 @@ class Client:
         schema: dict[str, Any] | None,
         batch: bool,
         usage: Usage,
+        log: Callable[[Call], None] = lambda _: None,
     ) -> None:
-        """Raises UserError when the model cannot be asked: unknown provider, no key, a package missing."""
+        """``log`` is told of every call when it has ended, in the thread that asks.
+
+        Raises UserError when the model cannot be asked: unknown provider, no key, a package missing."""
         self._model_name, self._base_url = model, base_url
         self._timeout, self._max_connections = timeout, max_connections
         self._temperature, self._max_tokens = temperature, max_tokens
-        self._schema, self._batch, self._usage = schema, batch, usage
+        self._schema, self._batch, self._usage, self._log = schema, batch, usage, log
         self._secrets = _secrets()
         self._opened: list[Any] = []
         self.replies = 0
@@ -158,11 +173,11 @@ class Client:
             "Install or set what is named here",
         )
 
-    async def ask(self, messages: list[tuple[str, str]], *, live: bool = False) -> Reply:
+    async def ask(self, messages: list[tuple[str, str]], *, live: bool = False, about: str = "") -> Reply:
         """Put (role, text) messages to the model once; roles are ``system``, ``user``, ``assistant``.
 
-        ``live`` answers at once even in batch mode. Raises NoReplyError; UserError when asking anyone else
-        would fail the same way (key refused, model unknown).
+        ``live`` answers at once even in batch mode; ``about`` goes to the log of calls. Raises NoReplyError;
+        UserError when asking anyone else would fail the same way (key refused, model unknown).
         """
         from inspect_ai.model import (
             BatchConfig,
@@ -201,16 +216,21 @@ class Client:
             async with asyncio.timeout(BATCH_HOURS * 3600 if batch else None):
                 output = await model.generate(chat, config=config)
         except Exception as error:
+            self._log(Call(about))
             if batch and self._model is model:  # its batch worker does not outlive an error
                 self._model = self._open()
             raise self._no_reply(error, batch=batch, with_schema=schema is not None) from None
         self.replies += 1
-        if output.usage is not None:
+        if output.usage is None:
+            self._log(Call(about))
+        else:
             used = output.usage
             cached = used.input_tokens_cache_read or 0
-            self._usage.input_tokens += used.input_tokens + cached + (used.input_tokens_cache_write or 0)
+            given = used.input_tokens + cached + (used.input_tokens_cache_write or 0)
+            self._usage.input_tokens += given
             self._usage.cached_tokens += cached
             self._usage.output_tokens += used.output_tokens
+            self._log(Call(about, given, cached, used.output_tokens))
         if not output.choices:
             return Reply("", "unknown")
         return Reply(output.choices[0].message.text, output.choices[0].stop_reason)

@@ -22,7 +22,7 @@ from typing import Any
 
 from esr.errors import UserError
 from esr.judging.background import loop_thread
-from esr.judging.client import Client, NoReplyError, Reply, Usage
+from esr.judging.client import Call, Client, NoReplyError, Reply, Usage
 from esr.judging.quotes import visible
 from esr.judging.records import Exhibit, Judgement, Unscored
 from esr.judging.rubric import exhibit_message, load_rubric
@@ -89,6 +89,7 @@ class ModelJudge:
         self._batch = batch
         self.usage = Usage()
         """Calls and tokens since this judge was made."""
+        self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
 
     @property
     def name(self) -> str:
@@ -130,7 +131,17 @@ class ModelJudge:
             schema=verdict_schema(self._rubric.segments),
             batch=self._batch,
             usage=self.usage,
+            log=self._calls.put,
         )
+
+    def calls(self) -> list[Call]:
+        """The calls that have ended since this was last asked, in their order; any thread may ask."""
+        found = []
+        while True:
+            try:
+                found.append(self._calls.get_nowait())
+            except queue.Empty:
+                return found
 
     def judge(self, exhibits: Iterable[Exhibit]) -> Iterator[tuple[str, Judgement]]:
         """Yield (exhibit id, judgement) as they are ready, each exhibit exactly once.
@@ -214,7 +225,7 @@ class ModelJudge:
         tries = failures = 0
         while True:
             try:
-                reply = await client.ask(messages, live=tries > 0)
+                reply = await client.ask(messages, live=tries > 0, about=exhibit.id)
             except NoReplyError as no:
                 if no.kind == "refused by the server":
                     return Unscored("error", str(no))

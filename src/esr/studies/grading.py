@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from esr.judging.client import Call
 from esr.judging.records import Exhibit, Judge, Judgement, Unscored
 from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
@@ -104,8 +105,13 @@ class Grader:
                 else:
                     keep(response.id, LEFT_OUT)
 
-        for id, judgement in judged_meanwhile(self.judge, exhibits()):
-            keep(id, judgement)
+        calls: Callable[[], list[Call]] = getattr(self.judge, "calls", list)  # only a model's cost anything
+        try:
+            for id, judgement in judged_meanwhile(self.judge, exhibits()):
+                keep(id, judgement)
+                self.store.add_calls(self.judge.key, calls())
+        finally:  # what was paid for is noted, whatever came of it
+            self.store.add_calls(self.judge.key, calls())
         return grades
 
 

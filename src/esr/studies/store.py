@@ -10,7 +10,7 @@ import io
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esr.errors import UserError
+from esr.judging.client import Call
 from esr.judging.records import Judgement, judgement_from_json
 from esr.steering.engine import Response
 
@@ -34,6 +35,8 @@ CREATE TABLE IF NOT EXISTS trials (
     response TEXT NOT NULL, origin TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE IF NOT EXISTS grades (
     response TEXT NOT NULL, judge TEXT NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (response, judge));
+CREATE TABLE IF NOT EXISTS judge_calls (
+    judge TEXT NOT NULL, response TEXT NOT NULL, input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER);
 CREATE TABLE IF NOT EXISTS records (
     kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key));
 CREATE TABLE IF NOT EXISTS screens (
@@ -240,6 +243,27 @@ class Store:
         """Forget a judge's verdicts on these responses, so that they are asked for again."""
         with self._db:
             self._db.executemany("DELETE FROM grades WHERE judge = ? AND response = ?", [(judge, r) for r in responses])
+
+    def add_calls(self, judge: str, calls: Sequence[Call]) -> None:
+        """Store what a judge's calls have used; one about no response is stored under the empty key."""
+        if calls:
+            with self._db:
+                self._db.executemany(
+                    "INSERT INTO judge_calls VALUES (?, ?, ?, ?, ?)",
+                    [(judge, c.about, c.input_tokens, c.cached_tokens, c.output_tokens) for c in calls],
+                )
+
+    def judge_calls(self) -> dict[str, tuple[int, int, int, int, int]]:
+        """By judge: calls, those of which the provider counted the tokens, and the sums of input, cached and output
+        tokens over these. A study of before calls were stored has none.
+        """
+        if not self._has("judge_calls"):
+            return {}
+        rows = self._db.execute(
+            "SELECT judge, COUNT(*), COUNT(input_tokens), TOTAL(input_tokens), TOTAL(cached_tokens),"
+            " TOTAL(output_tokens) FROM judge_calls GROUP BY judge ORDER BY judge"
+        )
+        return {row[0]: (row[1], row[2], int(row[3]), int(row[4]), int(row[5])) for row in rows}
 
     def trials(self, purpose: str = "trial") -> list[TrialRow]:
         """All stored trials of a purpose, in an order that does not depend on when they finished."""

@@ -208,6 +208,28 @@ class Study:
         return pd.DataFrame(rows, columns=["key", "name", "judged", "unscored"])
 
     @property
+    def judge_usage(self) -> pd.DataFrame:
+        """What judging has used, one row per judge whose calls were counted (never the rule judge): key, name; calls,
+        ``uncounted`` (those of which the provider did not say how many tokens, failed ones among them); input_tokens
+        (cached ones included), cached_tokens, output_tokens; dollars at the list prices of ``prices.toml``, NaN where
+        none is known: cached tokens at the full price, no discount for batches.
+        """
+        from esr.studies.planning import price
+
+        with Store.reading(self.folder) as store:
+            used, judges = store.judge_calls(), store.records("judge")
+        rows = []
+        for key, (calls, counted, given, cached, answered) in used.items():
+            name = judges.get(key, {}).get("name", key)
+            known = price(self.folder, name)
+            dollars = _NAN if known is None else (given * known[0] + answered * known[1]) / 1e6
+            rows.append((key, name, calls, calls - counted, given, cached, answered, dollars))
+        columns = [
+            "key", "name", "calls", "uncounted", "input_tokens", "cached_tokens", "output_tokens", "dollars",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
     def judgements(self) -> pd.DataFrame:
         """One row per trial and judge, for ``esr.judging.agreement``: response, judge, judgement, direction, weight.
 
