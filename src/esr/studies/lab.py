@@ -125,6 +125,15 @@ class Lab:
             )
         return low
 
+    def token_ends(self, response: Response) -> list[int]:
+        """For each of a response's tokens the character of its text that it ends before. A token that is only part of
+        a character ends where the token before it does, or where the character does."""
+        ends = [len(self.decode(response.token_ids[: i + 1])) for i in range(len(response.token_ids))]
+        last = len(response.text)
+        for i in reversed(range(len(ends))):  # half a character may decode to more than the whole one
+            ends[i] = last = min(ends[i], last)
+        return ends
+
     # ---- doing
 
     def generate(self, stage: str, requests: Sequence[Request]) -> list[Response]:

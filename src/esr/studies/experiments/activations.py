@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from esr.studies.measure import Measured
 
 
+TOKEN_ENDS = "token ends"
+"""The kind of record with the characters at which the tokens of a response end, by trial: ``Lab.token_ends``."""
+
+
 class ActivationsSettings(Settings):
     """``[experiment] activations``."""
 
@@ -70,8 +74,10 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
 
 
 def _read(lab: Lab, measured: Measured, latents: list[int], kind: str) -> int:
-    """Store a response's activations under its own interventions; returns its number of tokens."""
+    """Store a response's activations under its own interventions and where its tokens end; returns how many it has."""
     request, ids = measured.task.request, measured.response.token_ids
+    if lab.store.record(TOKEN_ENDS, measured.key) is None:
+        lab.store.set_record(TOKEN_ENDS, measured.key, lab.token_ends(measured.response))
     if not lab.store.has_reading(measured.key, kind):
         text = request.prompt_ids + ids
         values = lab.engine.read(text, latents, request.interventions, prompt_length=len(request.prompt_ids))
