@@ -16,6 +16,7 @@ from esr.errors import UserError
 from esr.finetuning.settings import FOLDER
 from esr.reporting.report import render_report
 from esr.reporting.view import ActivationTables, ExperimentView, StudyView
+from esr.reporting.viewer import TokenReadings
 from esr.studies.study import Study
 from esr.subjects.published_figures import PublishedFigure, published_figures
 
@@ -51,6 +52,7 @@ def view_of(study: Study) -> StudyView:
         seed=study.config.seed,
         notes=(*study.notes, screen_note(trials)),
         published=_published(study),
+        tokens=_tokens(study),
     )
 
 
@@ -93,6 +95,15 @@ def _groups_alone(read: Activations) -> Activations:
     weights = read.group_weights()
     readings = [replace(reading, values=reading.values @ weights.astype(np.float32)) for reading in read.readings]
     return Activations(readings, range(len(read.groups)), {name: (i,) for i, name in enumerate(read.groups)})
+
+
+def _tokens(study: Study) -> TokenReadings | None:
+    """What was read on single tokens, where that was done."""
+    found = _result(study, "activations") or {}
+    if not found.get("readings"):
+        return None
+    labels = dict(zip(found["latents"], found.get("labels", ()), strict=False))
+    return TokenReadings(study.activations, study.token_ends, labels)
 
 
 def _result(study: Study, key: str) -> Any:

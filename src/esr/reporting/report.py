@@ -1,8 +1,8 @@
-"""The report of a study as one HTML file that needs nothing else: no network, no script, figures inside.
+"""The report of a study as one HTML file that needs nothing else: no network, figures and data inside.
 
-Everything the study holds is untrusted: the template escapes it for HTML, the environment's ``finalize``
-passes every string through ``printable``, and the page's content security policy allows inline styles and
-data images, nothing more.
+Everything the study holds is untrusted: the template escapes it for HTML, the environment's ``finalize`` passes every
+string through ``printable``, and the page's content security policy (``esr.reporting.viewer.security``) allows its own
+styles and scripts, by their hash, and data images, nothing more. So no element of a template has a ``style`` attribute.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from esr.reporting.headline import BY_KEY, RATES, Contrast, contrasts, grouped_n
 from esr.reporting.results import ResultTable, result_findings, result_tables
 from esr.reporting.untrusted import printable
 from esr.reporting.view import StudyView
+from esr.reporting.viewer import Inline, Viewer
 from esr.subjects.published_figures import PublishedFigure
 
 
@@ -71,14 +72,13 @@ class Section:
 
 def render_report(view: StudyView, path: Path) -> None:
     """Write the report to ``path``: whole or not at all. Raises UserError when the file cannot be written."""
-    html = report_html(view)
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = file.name
-            file.write(html)
+            file.writelines(report_parts(view))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -88,7 +88,28 @@ def render_report(view: StudyView, path: Path) -> None:
 
 
 def report_html(view: StudyView) -> str:
-    """The page. The same view gives the same text. Raises UserError for a view without trials."""
+    """The page as one text. Raises UserError for a view without trials."""
+    return "".join(report_parts(view))
+
+
+def report_parts(view: StudyView) -> Iterator[str]:
+    """The page, part by part: a large study's responses are never in memory twice. The same view gives the same text.
+
+    Raises UserError for a view without trials.
+    """
+    controls = {name: control for e in view.experiments for name, control in e.controls.items()}
+    rest = dict.fromkeys(set(view.trials["condition"]) - controls.keys(), view.control)
+    viewer = Viewer(view.trials, controls | rest, view.tokens)
+    inline = Inline(styles=(_style(), viewer.style), scripts=(viewer.script,))
+    yield _page(view, viewer, inline)
+    yield from viewer.index()
+    yield inline.script_elements
+    yield from viewer.blocks()
+    yield "</body>\n</html>\n"
+
+
+def _page(view: StudyView, viewer: Viewer, inline: Inline) -> str:
+    """All but the viewer's data and script."""
     summary = summarise(view.trials, seed=view.seed)
     names = headline_names({e.key: e.controls for e in view.experiments}, summary["condition"])
     shown = summary[summary["condition"].isin(names)]
@@ -97,6 +118,8 @@ def report_html(view: StudyView) -> str:
     calibrated = view.calibration["status"].eq("calibrated")
     return _environment().get_template("report.html.j2").render(
         view=view,
+        viewer=viewer,
+        inline=inline,
         headlines=rows,
         footnotes=[*grouped_notes(rows), *_implicit(view, names)],
         statistics=BY_KEY,
@@ -207,6 +230,11 @@ def _data_uri(svg: str) -> str:
 def _episodes(trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for row in choose_episodes(trials).to_dict("records"):
         yield {str(name): value for name, value in row.items()} | {"segments": segments(row["text"], row["attempts"])}
+
+
+@cache
+def _style() -> str:
+    return (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
 
 
 @cache

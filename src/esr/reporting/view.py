@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from esr.errors import UserError
+from esr.reporting.viewer import TokenReadings
 from esr.subjects.published_figures import PublishedFigure
 
 CALIBRATION = (
@@ -93,6 +94,8 @@ class StudyView:
     """Seeds the bootstrap and the permutations."""
     notes: tuple[str, ...] = ()
     """Sentences shown below the headline table."""
+    tokens: TokenReadings | None = None
+    """What was read on single tokens: the episode viewer shades them."""
     published: tuple[PublishedFigure, ...] = field(default=())
     """Shown with the experiment whose key their ``condition`` begins with. Never for an organism."""
 

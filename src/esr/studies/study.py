@@ -20,6 +20,7 @@ from esr.studies.calibrating import from_json
 from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import CONTROL
 from esr.studies.config import StudyConfig, read_config
+from esr.studies.experiments.activations import TOKEN_ENDS
 from esr.studies.experiments.registry import experiments
 from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
@@ -79,7 +80,8 @@ class Study:
         """One row per trial that has been generated and judged by the study's own judge; the columns are those of
         ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own; ``response``, the response's key; and
         where the response continues a given text: ``prefix``, ``prefix_tokens`` and ``source``, the key of the trial
-        it was taken from. ``text`` is what the judge saw: in some conditions only what follows the prefix."""
+        it was taken from. ``text`` is what the judge saw: in some conditions only what follows the prefix; then
+        ``judged_from`` is the prefix's length in characters, else 0."""
         return self.trials_by(self.judge_key)
 
     def trials_by(self, judge_key: str) -> pd.DataFrame:
@@ -121,6 +123,7 @@ class Study:
                     "source": row.origin.source,
                     "prefix_tokens": row.origin.tokens,
                     "prefix": response.text[: row.origin.characters],
+                    "judged_from": row.origin.judged_from,
                     "response": row.response,
                     "weight": weight,
                 }
@@ -157,6 +160,13 @@ class Study:
         readings = [Reading(**reading, values=values[reading["trial"]]) for reading in found["readings"]]
         groups = {name: tuple(latents) for name, latents in found["groups"].items()}
         return Activations(tuple(readings), tuple(found["latents"]), groups)
+
+    @property
+    def token_ends(self) -> dict[str, list[int]]:
+        """Of every trial in ``activations``: the characters of its whole response, given text included, at which its
+        tokens end."""
+        with Store.reading(self.folder) as store:
+            return store.records(TOKEN_ENDS)
 
     def compare(self, treatment: str, control: str = CONTROL, **options: Any) -> pd.DataFrame:
         """Two conditions compared: see ``esr.analysis.paired.compare`` for columns and options."""

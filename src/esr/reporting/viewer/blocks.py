@@ -24,7 +24,8 @@ def pack(data: bytes) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON in UTF-8; where there are lone surrogates, which UTF-8 refuses, all of it in ASCII with escapes. NaN raises."""
+    """JSON in UTF-8; where there are lone surrogates, which UTF-8 refuses, all of it in ASCII with escapes. NaN
+    raises ValueError."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:

@@ -51,8 +51,8 @@ class PackedReadings:
         self.left_out = len(every) - len(self._kept)
         self._ends = readings.ends
         self._positions, self._texts = positions, texts
-        maxima = [r.values.max(axis=0, initial=0) for r in self._kept]
-        self._maxima: NDArray[np.float32] = np.max(maxima, axis=0) if maxima else np.zeros(len(self._given.latents))
+        maxima = [np.zeros(len(self._given.latents)), *(r.values.max(axis=0, initial=0) for r in self._kept)]
+        self._maxima: NDArray[np.float64] = np.max(maxima, axis=0)
         self._starts = bounds([r.values.size for r in self._kept], _BLOCK)
 
     def index(self) -> dict[str, Any]:
@@ -63,7 +63,10 @@ class PackedReadings:
             "kinds": KINDS,
             "latents": [[int(latent), str(self._labels.get(latent, ""))] for latent in self._given.latents],
             "maxima": [float(value) for value in self._maxima],
-            "groups": [[name, [columns[latent] for latent in some]] for name, some in self._given.groups.items()],
+            "groups": [
+                [name, [columns[latent] for latent in some], top]
+                for (name, some), top in zip(self._given.groups.items(), self._group_maxima(), strict=True)
+            ],
             "of": [self._entry(reading) for reading in self._kept],
             "starts": self._starts if self._kept else [],
             "left_out": self.left_out,
@@ -76,6 +79,12 @@ class PackedReadings:
             yield b"".join(
                 np.rint(r.values.astype(np.float64) * scale).T.astype("<u2").tobytes() for r in self._kept[part]
             )
+
+    def _group_maxima(self) -> list[float]:
+        """The highest mean of each group's latents on any token."""
+        weights = self._given.group_weights()
+        tops = [(r.values @ weights).max(axis=0, initial=0) for r in self._kept]
+        return [float(top) for top in np.max(tops, axis=0)] if tops else [0.0] * weights.shape[1]
 
     def _entry(self, reading: Reading) -> list[Any]:
         position = self._positions[reading.trial]

@@ -2,8 +2,8 @@
 
 The page carries untrusted text (prompts, responses, labels), so its content security policy names the SHA-256 of each
 style and script that belongs to it. Whatever else gets into the page, as an element, an attribute or through the DOM,
-is neither run nor loaded: no inline handlers, no ``style`` attributes, no network, no frames, no forms, and with trusted
-types no string that becomes markup.
+is neither run nor loaded: no inline handlers, no ``style`` attributes, no network, no frames, no forms, and with
+trusted types no string that becomes markup.
 """
 
 from __future__ import annotations

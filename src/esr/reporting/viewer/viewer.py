@@ -85,7 +85,8 @@ class Viewer:
         conditions, condition = _places(trials["condition"])
         directions, direction = _places(trials["direction"])
         prompts, prompt = _places(list(zip(trials["prompt_index"], trials["prompt"], strict=True)))
-        reasons, reason = _places(trials["reason"].where(trials["state"].ne("scored"), None))
+        unscored = trials["state"].ne("scored")
+        reasons, reason = _places([r if is_so else None for r, is_so in zip(trials["reason"], unscored, strict=True)])
         finishes, finish = _places(trials["finish"])
         label = dict(zip(trials["direction"], trials["label"], strict=True))
         threshold = dict(zip(trials["direction"], _optional(trials, "threshold"), strict=True))
@@ -170,7 +171,8 @@ def _some_cells(trials: pd.DataFrame, most: int) -> pd.DataFrame:
     rank = {cell: i for i, cell in enumerate(order)}
     ranks = np.array([rank[cell] for cell in cells])
     kept = np.cumsum(np.bincount(ranks)) <= most
-    return trials[kept[ranks]]
+    chosen: pd.DataFrame = trials.loc[kept[ranks]]
+    return chosen
 
 
 def _places(values: Sequence[Any] | pd.Series[Any]) -> tuple[list[Any], list[int]]:

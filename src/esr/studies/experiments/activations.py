@@ -29,7 +29,8 @@ class ActivationsSettings(Settings):
 
 
 def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
-    """Read and store. ``latents``: the columns of every reading; ``groups``: which of them are what; ``readings``: one
+    """Read and store. ``latents``: the columns of every reading, ``labels`` what they are said to be (empty: not
+    known); ``groups``: which of them are what; ``readings``: one
     entry per episode and control, with the regions' boundaries in tokens; ``kind``: under which the study keeps them;
     ``partners``: episodes with a steered response that went as far off topic and never restarted, and how far apart
     their first scores are on average."""
@@ -68,7 +69,8 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
     gaps = [abs(e.first_score - matched[e.key].first_score) for e in found if e.key in matched]
     gap = sum(gaps) / len(gaps) if gaps else None
     return {
-        "latents": latents, "groups": groups, "readings": readings, "kind": kind_of,
+        "latents": latents, "labels": [lab.subject.labels.get(latent, "") for latent in latents],
+        "groups": groups, "readings": readings, "kind": kind_of,
         "partners": {"episodes": len(found), "matched": len(gaps), "score_gap": gap},
     }  # fmt: skip
 

@@ -128,9 +128,8 @@ class Data {
   units() {
     if (!this.readings) return [];
     const { latents, maxima, groups } = this.readings;
-    const top = (members) => Math.max(...members.map((latent) => maxima[latent]));
     return [
-      ...groups.map(([name, members], i) => ({ id: "g" + i, name: name + ", mean of " + members.length, top: top(members), group: true })),
+      ...groups.map(([name, members, top], i) => ({ id: "g" + i, name: name + ", mean of " + members.length, top, group: true })),
       ...latents.map(([number, label], i) => ({ id: "l" + number, name: number + (label ? ": " + label : ""), top: maxima[i], group: false })),
     ];
   }

@@ -212,7 +212,7 @@ class Episode {
     const first = values[units[0]];
     const top = every[units[0]].top || 1;
     this.spans.forEach((some, token) => {
-      for (const span of some) span.style.setProperty("--v-share", (60 * Math.min(1, first[token] / top)).toFixed(1) + "%");
+      for (const span of some) span.style.setProperty("--v-share", (75 * Math.min(1, first[token] / top)).toFixed(1) + "%");
     });
     this.units = units;
     this.chart.show({ lines: units.map((unit) => ({ values: values[unit] })), restart, spoken, kind, attempts: this.tokensOfAttempts() });
