@@ -79,7 +79,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, values: dict[str, Any]) -> Non
     child.send_signal(signal.SIGINT)
     _, error = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "Everything finished is stored; run the same command again" in error
+    assert "Everything finished is stored. To go on: esr run" in error
     assert "Traceback" not in error
     assert count_rows(tmp_path) >= 150
 

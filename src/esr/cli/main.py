@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from esr.cli import exchange, finetune, judges, lists, new, organism, studies, vectors  # noqa: F401
+from esr.cli import exchange, finetune, judges, lists, new, organism, show, studies, vectors  # noqa: F401
 from esr.cli.app import app, fail
 from esr.errors import SteeringError, UserError
 

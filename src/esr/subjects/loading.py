@@ -88,7 +88,7 @@ def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
         read_layer = check_layer("read_layer", read_layer_of(reader, spec), n_layers)
     labels_path = spec.labels_path()
     labels = read_labels(labels_path, reader.d_sae if reader else None) if labels_path else {}
-    tokenizer = _load_tokenizer(spec)
+    tokenizer = load_tokenizer(spec)
     model = _load_model(spec, device, whole, decoder_weights)
     if decoder_weights:  # else the model computes elsewhere
         choose_threads(sum(p.numel() for p in model.parameters()), device)
@@ -182,7 +182,8 @@ def _without_layers(config: Any) -> Any:
     return config
 
 
-def _load_tokenizer(spec: SubjectSpec) -> Any:
+def load_tokenizer(spec: SubjectSpec) -> Any:
+    """The tokenizer by itself. Raises UserError for a model that comes without one."""
     from transformers import AutoTokenizer
 
     try:
