@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow test-vllm check bench clean
+.PHONY: demo test test-slow test-vllm check docs notebooks bench clean
 
 demo: .venv/.ready
 	$(BIN)/esr demo
@@ -23,6 +23,14 @@ check: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
 
+docs: .venv/.ready
+	$(BIN)/python tools/notebooks.py --pages docs/notebooks
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python tools/check_site.py site
+
+notebooks: .venv/.ready
+	$(BIN)/python tools/notebooks.py --run
+
 bench: .venv/.ready
 	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/calibration.py
@@ -32,7 +40,7 @@ bench: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "esr needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,judge,train]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,judge,train]'
 	touch $@
 
 # vLLM pins torch and transformers, so it has an environment of its own: 3.5 GB, without a GPU. Its CPU build of torch is
@@ -46,4 +54,4 @@ bench: .venv/.ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm demo-study
+	rm -rf .venv .venv-vllm demo-study site docs/notebooks
