@@ -14,7 +14,6 @@ from steering_requests import LAYER, direction
 from tiny_models import MODEL_ARCHITECTURES, SAE_ARCHITECTURES
 
 import esr.steering.reading as reading
-import esr.subjects.latents as latents
 from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request
 from esr.steering.hf import HFEngine
@@ -87,24 +86,6 @@ def test_texts_are_steered_each_in_its_own_way(tiny_subject: Any) -> None:
         np.testing.assert_allclose(activity.maximum, expected.numpy(), atol=1e-4)
     unsteered = next(HFEngine(subject).activity(over_response([one])))
     assert np.abs(unsteered.maximum - found[0].maximum).max() > 0.1
-
-
-def test_activations_held_at_once_are_bounded(tiny_subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject, text = tiny_subject(), over_response([Request("long", (5, 6), prefill_ids=tuple(range(8, 38)))])
-    (reference,) = HFEngine(subject).activity(text)
-    monkeypatch.setattr(latents, "MOST_ACTIVATIONS", 96 * 3 + 5)  # 3 tokens of 96 latents
-    held: list[int] = []
-    encode = latents.LatentReader.encode
-
-    def counting(self: Any, h: torch.Tensor) -> torch.Tensor:
-        held.append(len(h) * self.d_sae)
-        return encode(self, h)
-
-    monkeypatch.setattr(latents.LatentReader, "encode", counting)
-    (chunked,) = HFEngine(subject).activity(text)
-    assert held == [96 * 3] * 10
-    np.testing.assert_allclose(chunked.total, reference.total, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(chunked.active, reference.active)
 
 
 def test_texts_are_streamed_in_batches_that_follow_from_the_texts(

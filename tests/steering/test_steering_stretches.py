@@ -32,6 +32,7 @@ from esr.steering.vllm.wire import (
     unpack_request,
 )
 from esr.steering.vllm.worker import install
+from esr.subjects.tiles import activities
 
 CPU = torch.device("cpu")
 
@@ -260,7 +261,7 @@ def test_what_travels_comes_back_the_same() -> None:
 
 
 def test_an_activity_travels_as_bytes(tiny_subject: Any) -> None:
-    activity = tiny_subject().reader.activity(torch.randn(5, 64))
+    (activity,) = activities(tiny_subject().reader, [torch.randn(5, 64)])
     again = unpack_activity(pack_activity(activity))
     assert again.tokens == 5
     for name in ("maximum", "total", "active"):

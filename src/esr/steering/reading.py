@@ -25,6 +25,7 @@ from esr.steering.hooks import broken, hooked, plans_for, residual_of, steered
 from esr.steering.interventions import Intervention
 from esr.subjects.latents import Activity, check_latent
 from esr.subjects.loading import Subject
+from esr.subjects.tiles import activities
 
 AHEAD = 64  # most texts taken before the first of them is given back
 MOST_TOKENS = 2048  # of one forward pass, padding included, unless one text alone is longer
@@ -80,9 +81,8 @@ class TextReader:
             found: dict[int, Activity] = {}
             for places in _batches([request for request, _, _ in spans]):
                 residuals = self.residuals([spans[i][0] for i in places], self.subject.read_layer)
-                for place, h in zip(places, residuals, strict=True):
-                    _, start, end = spans[place]
-                    found[place] = reader.activity(h[start:end])
+                stretches = [h[spans[i][1] : spans[i][2]] for i, h in zip(places, residuals, strict=True)]
+                found |= zip(places, activities(reader, stretches), strict=True)
             yield from (found[place] for place in range(len(spans)))
 
     def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:

@@ -19,7 +19,7 @@ _RUN_TIME_NORMS = ("constant_norm_rescale", "layer_norm")
 _RUN_TIME_STATE = ("x_norm_coeff", "ln_mu", "ln_std")
 
 MOST_ACTIVATIONS = 2**24
-"""Most activations (tokens x latents) of the whole dictionary held at once: 64 MiB in float32."""
+"""Most activations (tokens x latents) of a whole TopK dictionary held at once: 64 MiB in float32."""
 
 Pool = Literal["max", "mean"]
 """How the activations of a latent over the tokens of a text become one number."""
@@ -133,25 +133,6 @@ class LatentReader:
         return out.to(h.device)
 
     @torch.no_grad()
-    def activity(self, h: Tensor) -> Activity:
-        """Every latent's activity over residual vectors h, shape [tokens, d_in].
-
-        Encoded in chunks of at most ``MOST_ACTIVATIONS`` activations, of which only sums are kept. Raises UserError
-        for no token.
-        """
-        if len(h) == 0:
-            raise UserError("latents are read at one token at least", "none")
-        maximum = torch.zeros(self.d_sae, device=h.device)
-        total = torch.zeros(self.d_sae, dtype=torch.float64, device=h.device)
-        active = torch.zeros(self.d_sae, dtype=torch.long, device=h.device)
-        for chunk in torch.split(h, max(1, MOST_ACTIVATIONS // self.d_sae)):
-            activations = self.encode(chunk).float()
-            maximum = torch.maximum(maximum, activations.amax(0))
-            total += activations.sum(0)
-            active += (activations > 0).sum(0)
-        return Activity(len(h), maximum.cpu().numpy(), total.cpu().numpy(), active.cpu().numpy())
-
-    @torch.no_grad()
     def activations(self, h: Tensor, latents: Tensor) -> Tensor:
         """``encode(h)[..., latents]``, shape [..., k], at the SAE's own definition and dtype.
 
@@ -159,24 +140,38 @@ class LatentReader:
         token). For standard, JumpReLU and gated SAEs only the k columns of the encoder are used; TopK
         compares all latents.
         """
-        sae = self.sae
-        latents = latents.to(self.device)
         if self.architecture == "topk":
             return self.encode(h)[..., latents.to(h.device)]
-        x = sae.process_sae_in(h.to(self.device))
+        return self.columns(self.prepared(h), latents.to(self.device)).to(h.device)
+
+    @torch.no_grad()
+    def prepared(self, h: Tensor) -> Tensor:
+        """What the encoder multiplies: h [..., d_in] after SAELens' own normalisation and bias, on the SAE's device."""
+        x: Tensor = self.sae.process_sae_in(h.to(self.device))
         self._forget()
-        w_enc = sae.W_enc[:, latents]
+        return x
+
+    @torch.no_grad()
+    def columns(self, x: Tensor, latents: Tensor | slice) -> Tensor:
+        """The activations of some latents, [..., k], of ``prepared`` vectors; not for TopK."""
+        sae = self.sae
+        pre = self.pre_activations(x, latents)
         if self.architecture == "gated":
-            gate = (x @ w_enc + sae.b_gate[latents] > 0).to(sae.dtype)
-            magnitude = x @ (w_enc * sae.r_mag[latents].exp()) + sae.b_mag[latents]
-            out = gate * sae.activation_fn(magnitude)
-        else:
-            pre = x @ w_enc + sae.b_enc[latents]
-            out = sae.activation_fn(pre)
-            if self.architecture == "jumprelu":
-                out = out * (pre > sae.threshold[latents]).to(out.dtype)
-        result: Tensor = out.to(h.device)
-        return result
+            magnitude = x @ (sae.W_enc[:, latents] * sae.r_mag[latents].exp()) + sae.b_mag[latents]
+            gated: Tensor = (pre > 0).to(sae.dtype) * sae.activation_fn(magnitude)
+            return gated
+        out: Tensor = sae.activation_fn(pre)
+        return out * (pre > sae.threshold[latents]).to(out.dtype) if self.architecture == "jumprelu" else out
+
+    @torch.no_grad()
+    def pre_activations(self, x: Tensor, latents: Tensor | slice) -> Tensor:
+        """What the activation function (for gated SAEs: the gate) is applied to, [..., k], of ``prepared`` vectors."""
+        sae = self.sae
+        bias = sae.b_gate if self.architecture == "gated" else sae.b_enc
+        pre: Tensor = x @ sae.W_enc[:, latents] + bias[latents]
+        if self.architecture == "topk" and sae.cfg.rescale_acts_by_decoder_norm:
+            pre = pre * sae.W_dec[latents].norm(dim=-1)
+        return pre
 
     def bounded_activations(self, h: Tensor, latents: Tensor) -> Tensor:
         """``activations`` of residual vectors h [tokens, d_in], a chunk of tokens at a time where the whole dictionary

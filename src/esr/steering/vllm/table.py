@@ -21,6 +21,7 @@ from esr.steering.interventions import Direction
 from esr.steering.plan import LayerPlan
 from esr.steering.vllm.wire import Reading, Report, pack_activity, pack_latents, unpack_request
 from esr.subjects.latents import Activity, LatentReader
+from esr.subjects.tiles import activities
 
 
 @dataclass
@@ -185,7 +186,7 @@ class RequestTable:
             else:
                 stretch = stretch[max(0, row.reading.start - start) : max(0, row.reading.end - start)]
                 if len(stretch):
-                    activity = self._reader.activity(stretch)
+                    (activity,) = activities(self._reader, [stretch])
                     row.activity = activity if row.activity is None else row.activity + activity
 
     def logits(self, logits: Tensor | None) -> None:

@@ -4,6 +4,8 @@ and the unsteered response to the same prompt. ``esr.analysis.activations`` has 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -49,6 +51,7 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
     matched = partners(lab, found, without_restart(lab), "activations")
     unsteered = dict(zip(lab.cells, lab.outcomes("no-steering"), strict=True))
     kind_of = f"activations {content_key(latents)[:12]}"
+    texts: dict[str, Measured] = {}  # a partner may serve several episodes
     readings = []
     for episode in found:
         for kind, measured in {
@@ -57,7 +60,8 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
             "unsteered": unsteered[episode.cell],
         }.items():
             if measured is not None and measured.response.token_ids:
-                end = _read(lab, measured, latents, kind_of)
+                texts[measured.key] = measured
+                end = len(measured.response.token_ids)
                 restart, spoken = min(episode.restart, end), min(episode.spoken, end)
                 readings.append(
                     {
@@ -65,7 +69,7 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
                         "episode": episode.key, "restart": restart, "correction_end": spoken, "end": end,
                     }
                 )  # fmt: skip
-            lab.progress.advance(1, 0, 0)
+    _read(lab, texts, latents, kind_of)
     gaps = [abs(e.first_score - matched[e.key].first_score) for e in found if e.key in matched]
     gap = sum(gaps) / len(gaps) if gaps else None
     return {
@@ -75,16 +79,18 @@ def work(lab: Lab, settings: ActivationsSettings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read(lab: Lab, measured: Measured, latents: list[int], kind: str) -> int:
-    """Store a response's activations under its own interventions and where its tokens end; returns how many it has."""
-    request, ids = measured.task.request, measured.response.token_ids
-    if lab.store.record(TOKEN_ENDS, measured.key) is None:
-        lab.store.set_record(TOKEN_ENDS, measured.key, lab.token_ends(measured.response))
-    if not lab.store.has_reading(measured.key, kind):
-        text = request.prompt_ids + ids
-        values = lab.engine.read(text, latents, request.interventions, prompt_length=len(request.prompt_ids))
-        lab.store.add_reading(measured.key, kind, values[len(request.prompt_ids) :])
-    return len(ids)
+def _read(lab: Lab, texts: Mapping[str, Measured], latents: list[int], kind: str) -> None:
+    """Store the activations of responses, by trial, under their own interventions, and where their tokens end; those in
+    the store are kept."""
+    for key, measured in texts.items():
+        if lab.store.record(TOKEN_ENDS, key) is None:
+            lab.store.set_record(TOKEN_ENDS, key, lab.token_ends(measured.response))
+    missing = [key for key in texts if not lab.store.has_reading(key, kind)]
+    lab.progress.advance(len(texts) - len(missing), 0, 0)
+    requests = (replace(texts[k].task.request, prefill_ids=texts[k].response.token_ids) for k in missing)
+    for key, values in zip(missing, lab.engine.readings(requests, latents), strict=True):
+        lab.store.add_reading(key, kind, values[len(texts[key].task.request.prompt_ids) :])
+        lab.progress.advance(1, 0, 0)
 
 
 EXPERIMENT = Experiment(
