@@ -106,10 +106,13 @@ def test_max_activations_cover_their_span_only(tiny_subject: Any) -> None:
     torch.testing.assert_close(torch.from_numpy(top), expected, atol=1e-4, rtol=0)
 
 
-def test_steering_that_did_not_happen_is_an_error(tiny_subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LayerPlan, "apply", lambda self, h, positions, valid: h)
+@pytest.mark.parametrize("lost", ["apply", "step"])  # over the prompt; while decoding
+def test_steering_that_did_not_happen_is_an_error(
+    tiny_subject: Any, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(LayerPlan, lost, lambda self, h, *_: h)
     request = Request("lost", TEXT, (Add(direction(0), 1.0, LAYER),), GREEDY)
-    with pytest.raises(SteeringError, match=r"request lost: at layer 1, 0 positions changed, \d+ scheduled"):
+    with pytest.raises(SteeringError, match=r"request lost: at layer 1, (8|11) positions changed, 19 scheduled"):
         list(HFEngine(tiny_subject()).generate([request]))
 
 

@@ -85,7 +85,6 @@ def new(
             "directions": directions,
             "calibration": calibration,
             "judge": {"name": "rule"},
-            "engine": {"batch_size": 64},
         },
     )
     typer.echo(f"Wrote {study / 'study.toml'} for {config.subject.model}. Next: esr run {study}")

@@ -65,6 +65,27 @@ def steered(subject: Subject, plans: Mapping[int, LayerPlan], positions: Tensor,
             handle.remove()
 
 
+@contextmanager
+def stepping(subject: Subject, plans: Mapping[int, LayerPlan]) -> Iterator[None]:
+    """Apply the plans for one decoding step, for which they have been prepared."""
+
+    def hook(plan: LayerPlan) -> Callable[[nn.Module, Any, Any], Any]:
+        def steer(_module: nn.Module, _args: Any, output: Any) -> Any:
+            changed = plan.step(residual_of(output))
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return steer
+
+    handles = []
+    try:
+        for layer, plan in plans.items():
+            handles.append(subject.layers[layer].register_forward_hook(hook(plan)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def broken(request: Request, row: int, plans: Mapping[int, LayerPlan]) -> SteeringError:
     """The error for a row that is not finite, naming the first steered layer at which it was not."""
     return not_finite(request, next((str(at) for at, plan in plans.items() if not plan.finite[row]), "the last one"))

@@ -28,4 +28,4 @@ def make_engine(subject: Subject, settings: EngineSettings) -> Engine:
         return HFEngine(subject, settings.batch_size)
     from esr.steering.vllm.engine import VLLMEngine
 
-    return VLLMEngine(subject, settings.vllm, settings.batch_size)
+    return VLLMEngine(subject, settings.vllm, settings.batch_size or 64)

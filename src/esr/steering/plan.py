@@ -1,7 +1,9 @@
 """The arithmetic of one batch at one layer, as tensors: no Python loop over rows.
 
-A layer's interventions are laid out in *slots*: slot 0 holds every row's first add, slot 1 every row's second, and
-so on, so one slot is a handful of tensor operations for the whole batch, whatever each row asks for.
+A layer's interventions are laid out in *slots*: slot 0 holds every row's first add, slot 1 every row's second, and so
+on, and the clamps of all rows lie in one block, so the batch takes a handful of tensor operations whatever each row
+asks for. Decoding goes through ``prepare`` and ``step``: which rows are steered now follows from the schedules alone,
+so it is worked out on the host and only when it changes.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esr.steering.clamping import ClampedLatents
 from esr.steering.engine import Request
 from esr.steering.interventions import Add, Clamp, Direction, Schedule
 from esr.subjects.latents import LatentReader
 
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 
 _FAR = 2**40  # beyond any position: an open end of a schedule
+_MIN_ROWS = 16  # rows picked out of a batch are filled up to this many: fewer, and BLAS changes the last bits
 
 
 def _bounds(schedule: Schedule) -> tuple[int, int]:
@@ -30,23 +34,87 @@ def _bounds(schedule: Schedule) -> tuple[int, int]:
     return start, _FAR if schedule.end is None else schedule.end
 
 
-@dataclass
 class _Window:
-    """Where each row's intervention of one slot applies. ``start`` and ``end``: long tensors, any trailing shape."""
+    """Where the interventions of one slot apply: [B] or [B, c] bounds; equal bounds where a row has none."""
 
-    start: Tensor
-    end: Tensor
-    unbounded: bool
-    """Every row has an intervention here and none has a bound: nothing needs masking while decoding."""
+    def __init__(
+        self, start: IntArray, end: IntArray, device: torch.device, tensors: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        self.start, self.end = start, end
+        self.unbounded = bool((start == -_FAR).all() and (end == _FAR).all())
+        """Every row has an intervention here and none has a bound: while decoding nothing needs masking."""
+        self._device = device
+        self._tensors = tensors
 
     def covers(self, positions: Tensor, valid: Tensor) -> Tensor:
         """Bool mask; positions and valid are [B, T] (or [B, T, 1] for latent-wise windows)."""
-        start, end = (b.unsqueeze(1) for b in (self.start, self.end))
-        return (positions >= start) & (positions < end) & valid
+        first, beyond = (bound.unsqueeze(1) for bound in self._on_device())
+        return (positions >= first) & (positions < beyond) & valid
+
+    def _on_device(self) -> tuple[Tensor, Tensor]:
+        if self._tensors is None:
+            start, end = (torch.from_numpy(bound).to(self._device) for bound in (self.start, self.end))
+            self._tensors = start, end
+        return self._tensors
+
+    def at(self, positions: IntArray) -> BoolArray:
+        """The same on the host for one position per row, [B] or [B, 1]."""
+        return (positions >= self.start) & (positions < self.end)
+
+    def steps_left(self, positions: IntArray) -> int:
+        """How many positions further ``at`` stays what it is."""
+        ahead = [bound[bound > positions] - np.broadcast_to(positions, bound.shape)[bound > positions]
+                 for bound in (self.start, self.end)]  # fmt: skip
+        return int(min((a.min() for a in ahead if a.size), default=_FAR)) - 1
 
     def of(self, rows: Tensor) -> _Window:
-        """The windows of these rows, [N]; a row may come several times."""
-        return _Window(self.start[rows], self.end[rows], self.unbounded)
+        """The windows of these rows; a row may come several times. Rows on a device are not brought to the host: the
+        windows are then good for ``covers`` only."""
+        if rows.device.type == "cpu":
+            host = rows.numpy()
+            return _Window(self.start[host], self.end[host], self._device)
+        start, end = self._on_device()
+        return _Window(self.start, self.end, self._device, (start[rows], end[rows]))
+
+
+@dataclass
+class _Clamps:
+    window: _Window
+    latents: ClampedLatents
+    values: Tensor
+    """[B, 1, c]."""
+    reads_steered: Tensor
+    """[B, 1, 1] bool: read after the adds."""
+    any_reads_steered: bool
+
+    def of(self, rows: Tensor) -> _Clamps:
+        there = rows.to(self.values.device)
+        picked = self.latents.of(rows), self.values[there], self.reads_steered[there]
+        return _Clamps(self.window.of(rows), *picked, self.any_reads_steered)
+
+    def change(self, h: Tensor, steered: Tensor, on: Tensor) -> Tensor:
+        """The steered residual stream [B, T, d_model] with the clamps that are ``on`` [B, T, c] in effect."""
+        read = torch.where(self.reads_steered, steered, h) if self.any_reads_steered else h
+        activations = self.latents.activations(read)
+        delta = self.latents.delta(read, torch.where(on, self.values.to(activations.dtype) - activations, 0))
+        # `where`, not `*`: a run-time normalisation may leave NaN on padding, and 0 * NaN is NaN
+        return torch.where(on.any(-1, keepdim=True), steered + delta.to(h.dtype), steered)
+
+
+@dataclass
+class _Step:
+    """What a decoding step does, valid as long as no schedule begins or ends."""
+
+    adds: list[Tensor]
+    """[B, 1, d_model], 0 where a row's add is off; slots in which all are off are left out."""
+    clamps: _Clamps | None
+    """Of the rows in ``rows`` only, or of all."""
+    on: Tensor | None
+    rows: Tensor | None
+    """Rows with a clamp that is on, filled up; None: all rows. ``picked``: how many of them count."""
+    picked: int
+    counts: IntArray
+    """Positions changed per row."""
 
 
 def _from_host(direction: Direction) -> Tensor:
@@ -56,9 +124,10 @@ def _from_host(direction: Direction) -> Tensor:
 class LayerPlan:
     """All interventions of a batch at one decoder layer.
 
-    ``counts`` accumulates, per row, the positions really changed (long, [B]); the engine compares it with the
-    schedules when a row ends, so steering that did not happen cannot go unnoticed. ``vector`` gives a direction as a
-    float32 tensor [d_model]; default: from its array.
+    ``counts`` accumulates, per row, the positions that ``apply`` really changed (long, [B]); the engine compares them
+    (with ``stepped``, the same for decoding steps, on the host) with the schedules when a row ends, so steering that
+    did not happen cannot go unnoticed. ``vector`` gives a direction as a float32 tensor [d_model]; default: from its
+    array.
     """
 
     def __init__(
@@ -70,50 +139,49 @@ class LayerPlan:
         vector: Callable[[Direction], Tensor] = _from_host,
     ) -> None:
         self.layer = layer
+        self._device = device
         rows = len(requests)
         self.counts = torch.zeros(rows, dtype=torch.long, device=device)
         self.finite = torch.ones(rows, dtype=torch.bool, device=device)
+        self.stepped: IntArray = np.zeros(rows, np.int64)
+        self.last: Tensor | None = None
+        """What left the layer in the last decoding step, [B, 1, d_model]; None if nothing was done to it."""
+        self._prepared: _Step | None = None
+        self._left = 0
         adds = [[i for i in r.interventions if isinstance(i, Add) and i.layer == layer] for r in requests]
         clamps = [[i for i in r.interventions if isinstance(i, Clamp) and i.layer == layer] for r in requests]
-        self._adds = [self._add_slot(adds, k, device, vector) for k in range(max(map(len, adds)))]
-        self._clamps: list[tuple[_Window, Tensor]] = []
+        self._adds = [self._add_slot(adds, k, vector) for k in range(max(map(len, adds)))]
+        self._clamps: _Clamps | None = None
         if any(clamps):
             assert reader is not None  # the engine has refused such requests
-            self._reader = reader
-            self._lay_out_clamps(clamps, device)
-            self._reads_steered = torch.tensor([r.clamp_reads == "steered" for r in requests], device=device)
+            self._clamps = self._lay_out_clamps(clamps, reader, [r.clamp_reads == "steered" for r in requests])
 
-    @staticmethod
-    def _add_slot(
-        adds: list[list[Add]], k: int, device: torch.device, vector: Callable[[Direction], Tensor]
-    ) -> tuple[_Window, Tensor]:
+    def _add_slot(self, adds: list[list[Add]], k: int, vector: Callable[[Direction], Tensor]) -> tuple[_Window, Tensor]:
         chosen = [row[k] if k < len(row) else None for row in adds]
         anyone = next(a for a in chosen if a is not None)  # where a row has no k-th add: 0 * its vector, nowhere
-        vectors = torch.stack([vector((a or anyone).direction) for a in chosen]).to(device)
-        boosts = torch.tensor([0.0 if a is None else a.boost for a in chosen], device=device)
-        bounds = [(0, 0) if a is None else _bounds(a.schedule) for a in chosen]
-        start, end = torch.tensor(bounds, device=device).T
-        unbounded = all(a is not None and a.schedule == Schedule() for a in chosen)
-        return _Window(start, end, unbounded), (boosts.unsqueeze(1) * vectors).unsqueeze(1)
+        vectors = torch.stack([vector((a or anyone).direction) for a in chosen]).to(self._device)
+        boosts = torch.tensor([0.0 if a is None else a.boost for a in chosen], device=self._device)
+        start, end = np.array([(0, 0) if a is None else _bounds(a.schedule) for a in chosen], np.int64).T
+        return _Window(start, end, self._device), (boosts.unsqueeze(1) * vectors).unsqueeze(1)
 
-    def _lay_out_clamps(self, clamps: list[list[Clamp]], device: torch.device) -> None:
-        """One column per distinct latent; a latent clamped again in a row (another stretch) goes to the next slot."""
-        columns = {latent: c for c, latent in enumerate(sorted({c.latent for row in clamps for c in row}))}
-        self._latents = torch.tensor(list(columns), device=device)
-        shape = (len(clamps), len(columns))
-        slots: list[tuple[IntArray, IntArray, FloatArray]] = []  # filled in numpy: a tensor takes ten times as long
+    def _lay_out_clamps(self, clamps: list[list[Clamp]], reader: LatentReader, reads_steered: list[bool]) -> _Clamps:
+        shape = len(clamps), max(map(len, clamps))
+        latents, start, end = (np.zeros(shape, np.int64) for _ in range(3))  # numpy: a tensor takes ten times as long
+        values = np.zeros(shape, np.float32)
         for row, wanted in enumerate(clamps):
-            seen: dict[int, int] = {}
-            for clamp in wanted:
-                k = seen[clamp.latent] = seen.get(clamp.latent, -1) + 1
-                if k == len(slots):  # no position is covered where a row has no clamp of the latent
-                    slots.append((np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.float32)))
-                start, end, value = slots[k]
-                place = row, columns[clamp.latent]
-                (start[place], end[place]), value[place] = _bounds(clamp.schedule), clamp.value
-        for slot in slots:
-            first, beyond, values = (torch.from_numpy(array).to(device) for array in slot)
-            self._clamps.append((_Window(first, beyond, False), values.unsqueeze(1)))
+            for k, clamp in enumerate(wanted):
+                latents[row, k], values[row, k] = clamp.latent, clamp.value
+                start[row, k], end[row, k] = _bounds(clamp.schedule)
+            latents[row, len(wanted) :] = wanted[0].latent if wanted else next(c for row in clamps for c in row).latent
+        return _Clamps(
+            _Window(start, end, self._device),
+            ClampedLatents(reader, torch.from_numpy(latents)),
+            torch.from_numpy(values).to(self._device).unsqueeze(1),
+            torch.tensor(reads_steered, device=self._device)[:, None, None],
+            any(reads_steered),
+        )
+
+    # ---- any number of tokens per row
 
     def apply(self, h: Tensor, positions: Tensor, valid: Tensor) -> Tensor:
         """The steered residual stream.
@@ -122,26 +190,18 @@ class LayerPlan:
         and on rows that have ended.
         """
         steered = h
-        decoding = h.shape[1] == 1
         for window, vectors in self._adds:
-            vectors = vectors.to(h.dtype)
-            if window.unbounded and decoding:  # rows that have ended change too; nobody reads them
-                steered = steered + vectors
+            if window.unbounded and h.shape[1] == 1:  # rows that have ended change too; nobody reads them
+                steered = steered + vectors.to(h.dtype)
                 self.counts += valid[:, 0]
             else:
                 on = window.covers(positions, valid)
-                steered = steered + vectors * on.unsqueeze(-1)
+                steered = steered + vectors.to(h.dtype) * on.unsqueeze(-1)
                 self.counts += on.sum(1)
-        if self._clamps:
-            read = torch.where(self._reads_steered[:, None, None], steered, h)
-            activations = self._reader.activations(read, self._latents)
-            for window, values in self._clamps:
-                on = window.covers(positions.unsqueeze(-1), valid.unsqueeze(-1))
-                change = torch.where(on, values.to(activations.dtype) - activations, 0)
-                delta = self._reader.decode_change(read, change, self._latents)
-                # `where`, not `*`: a run-time normalisation may leave NaN on padding, and 0 * NaN is NaN
-                steered = torch.where(on.any(-1, keepdim=True), steered + delta.to(h.dtype), steered)
-                self.counts += on.sum((1, 2))
+        if self._clamps is not None:
+            on = self._clamps.window.covers(positions.unsqueeze(-1), valid.unsqueeze(-1))
+            steered = self._clamps.change(h, steered, on)
+            self.counts += on.sum((1, 2))
         self.finite &= (torch.isfinite(steered).all(-1) | ~valid).all(1)
         return steered
 
@@ -151,18 +211,91 @@ class LayerPlan:
         h: [N, d_model], the tokens of all rows one after another; rows: [N] long, whose token each is; positions: [N]
         as for ``apply``.
         """
-        tokens = copy(self)  # the same plan with one row per token
-        tokens.counts = torch.zeros_like(rows)
-        tokens.finite = torch.ones_like(rows, dtype=torch.bool)
-        tokens._adds = [(window.of(rows), vectors[rows]) for window, vectors in self._adds]
-        tokens._clamps = [(window.of(rows), values[rows]) for window, values in self._clamps]
-        if self._clamps:
-            tokens._reads_steered = self._reads_steered[rows]
+        tokens = self._of(rows)  # the same plan with one row per token
         steered = tokens.apply(h.unsqueeze(1), positions.unsqueeze(1), tokens.finite.clone().unsqueeze(1)).squeeze(1)
         self.counts.index_add_(0, rows, tokens.counts)
         broken = torch.zeros_like(self.counts).index_add_(0, rows, (~tokens.finite).long())
         self.finite &= broken == 0
         return steered
+
+    def _of(self, rows: Tensor) -> LayerPlan:
+        """The plan of these rows, nothing counted yet."""
+        other = copy(self)
+        other.counts = torch.zeros(len(rows), dtype=torch.long, device=self._device)
+        other.finite = torch.ones(len(rows), dtype=torch.bool, device=self._device)
+        other.stepped = np.zeros(len(rows), np.int64)
+        other.last, other._prepared, other._left = None, None, 0
+        other._adds = [(window.of(rows), vectors[rows.to(self._device)]) for window, vectors in self._adds]
+        other._clamps = self._clamps and self._clamps.of(rows)
+        return other
+
+    # ---- decoding: one token per row, every row one position further at each step
+
+    def keep(self, rows: Tensor) -> LayerPlan:
+        """The plan of these rows (a tensor on the CPU), with what they have been through in decoding steps."""
+        other = self._of(rows)
+        other.stepped = self.stepped[rows.numpy()]
+        return other
+
+    def prepare(self, positions: IntArray) -> bool:
+        """Say at which response positions [B] the coming step is; whether it changes anything at this layer."""
+        if self._prepared is None or self._left == 0:
+            windows = [(window, positions) for window, _ in self._adds]
+            if self._clamps is not None:
+                windows.append((self._clamps.window, positions[:, None]))
+            self._left = 1 + min(window.steps_left(at) for window, at in windows)
+            self._prepared = self._lay_out_step(positions)
+        self._left -= 1
+        self.last = None
+        return bool(self._prepared.adds) or self._prepared.on is not None
+
+    def _lay_out_step(self, positions: IntArray) -> _Step:
+        counts = np.zeros(len(positions), np.int64)
+        adds = []
+        for window, vectors in self._adds:
+            on = window.at(positions)
+            counts += on
+            if on.all():
+                adds.append(vectors)
+            elif on.any():
+                adds.append(vectors * self._there(on)[:, None, None])
+        if self._clamps is None:
+            return _Step(adds, None, None, None, 0, counts)
+        clamped = self._clamps.window.at(positions[:, None])
+        counts += clamped.sum(1)
+        picked = np.flatnonzero(clamped.any(1))
+        if not picked.size:
+            return _Step(adds, None, None, None, 0, counts)
+        if 2 * max(picked.size, _MIN_ROWS) > len(positions):
+            return _Step(adds, self._clamps, self._there(clamped).unsqueeze(1), None, 0, counts)
+        filled = np.concatenate([picked, np.repeat(picked[:1], max(0, _MIN_ROWS - picked.size))])
+        clamps = self._clamps.of(torch.from_numpy(filled))
+        now = self._there(clamped[filled]).unsqueeze(1)
+        return _Step(adds, clamps, now, self._there(filled), picked.size, counts)
+
+    def _there(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def step(self, h: Tensor) -> Tensor:
+        """The steered residual stream [B, 1, d_model] of the step prepared."""
+        step = self._prepared
+        assert step is not None
+        steered = h
+        for vectors in step.adds:
+            steered = steered + vectors.to(h.dtype)
+        if step.clamps is not None and step.on is not None:
+            if step.rows is None:
+                steered = step.clamps.change(h, steered, step.on)
+            else:
+                changed = step.clamps.change(h[step.rows], steered[step.rows], step.on)[: step.picked]
+                steered = steered.index_copy(0, step.rows[: step.picked], changed)
+        self.last = steered
+        return steered
+
+    def commit(self) -> None:
+        """Count the step, if it was taken."""
+        if self.last is not None and self._prepared is not None:
+            self.stepped += self._prepared.counts
 
 
 def expected_positions(request: Request, layer: int, processed: int) -> int:

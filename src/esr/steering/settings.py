@@ -34,6 +34,6 @@ class EngineSettings(BaseModel):
     backend: Literal["hf", "vllm"] = "hf"
     """``hf``: transformers, any causal language model; ``vllm``: upstream vLLM (extra ``vllm``). Greedy tokens are the
     same; sampled ones are not, because vLLM draws with another generator."""
-    batch_size: int = Field(64, ge=1)
-    """Most requests in flight."""
+    batch_size: int | None = Field(None, ge=1)
+    """Most requests in flight. Default: as many as fit into the free memory (hf), 64 (vllm)."""
     vllm: VLLMSettings = VLLMSettings()

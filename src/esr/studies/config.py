@@ -115,8 +115,8 @@ TRANSPORT = {"base_url", "batch", "max_connections", "max_tries", "timeout"}
 class EngineSettings(_Section):
     """How it is computed. May change between runs of one study: float32 results do not depend on it."""
 
-    batch_size: int = Field(64, ge=1)
-    """Most requests in flight."""
+    batch_size: int | None = Field(None, ge=1)
+    """Most requests in flight; by default as many as fit into the free memory."""
 
 
 class StudyConfig(_Section):

@@ -196,7 +196,13 @@ class LatentReader:
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             rows = rows / rows.norm(dim=-1, keepdim=True)
-        delta: Tensor = change.to(self.device, rows.dtype) @ rows
+        return self.renormalised(h, change.to(self.device, rows.dtype) @ rows)
+
+    @torch.no_grad()
+    def renormalised(self, h: Tensor, delta: Tensor) -> Tensor:
+        """A change of the decoded residual vector, [..., d_in], on the scale of h, in h's dtype and on its device: the
+        run-time normalisations take the norm of h off before encoding and put it back after decoding."""
+        sae = self.sae
         if sae.cfg.normalize_activations in _RUN_TIME_NORMS:
             # SAELens' norm-out is affine in its input and drops what norm-in left: set it anew each time.
             x = h.to(self.device)

@@ -1,0 +1,115 @@
+"""Activations of the latents that are clamped, row by row, and what changing them does to the residual stream.
+
+Every row has a list of latents of its own; short lists are filled up. All sums run over fixed dimensions of that row's
+own numbers (the width of the residual stream, the row's list), so that on the CPU in float32 no bit of a row depends on
+which latents its neighbours clamp, nor on how many. A matrix product over the latents of the whole batch would be as
+fast and would not keep that promise: its kernel, and so the last bits, change with the number of latents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esr.subjects.latents import LatentReader
+
+_MOST_NUMBERS = 2**24
+"""Most numbers of the gathered weights (rows x tokens x latents x width) held at once: 64 MiB in float32."""
+_MIN_CHUNK = 32  # positions encoded at once, at least: halved it is still what BLAS needs to treat every row alike
+_FEW = 6  # up to as many latents are compared with the dictionary one by one, which is cheaper than sorting
+
+
+class ClampedLatents:
+    """The clamped latents of a batch, ``latents`` [B, c] (long), for an SAE of any supported architecture.
+
+    The weights of the distinct latents are gathered once, in at least float32.
+    """
+
+    def __init__(self, reader: LatentReader, latents: Tensor) -> None:
+        sae = reader.sae
+        self._reader, self._sae, self._kind = reader, sae, reader.architecture
+        distinct, self._place = torch.unique(latents.to(reader.device), return_inverse=True)
+        self.latents = latents.to(reader.device)
+        self._encoder = _wide(sae.W_enc[:, distinct].T)
+        self._decoder = _wide(sae.W_dec[distinct])
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            self._decoder = self._decoder / self._decoder.norm(dim=-1, keepdim=True)
+
+    def of(self, rows: Tensor) -> ClampedLatents:
+        """The same for these rows, [N]; a row may come several times."""
+        other = object.__new__(ClampedLatents)
+        other.__dict__.update(self.__dict__)
+        rows = rows.to(self.latents.device)
+        other.latents, other._place = self.latents[rows], self._place[rows]
+        return other
+
+    @torch.no_grad()
+    def activations(self, h: Tensor) -> Tensor:
+        """The SAE's own activations of each row's latents, [B, T, c] in its dtype; h: [B, T, d_model]."""
+        x = self._reader.prepared(h)
+        if self._kind == "topk":
+            return self._of_top_k(x).to(h.device)
+        sae, latents = self._sae, self.latents.unsqueeze(1)
+        pre = self._products(x).to(sae.dtype)
+        if self._kind == "gated":
+            gate = (pre + sae.b_gate[latents] > 0).to(sae.dtype)
+            magnitude = self._products(x, sae.r_mag.exp()).to(sae.dtype) + sae.b_mag[latents]
+            out = gate * sae.activation_fn(magnitude)
+        else:
+            pre = pre + sae.b_enc[latents]
+            out = sae.activation_fn(pre)
+            if self._kind == "jumprelu":
+                out = out * (pre > sae.threshold[latents]).to(out.dtype)
+        result: Tensor = out.to(h.device)
+        return result
+
+    def delta(self, h: Tensor, change: Tensor) -> Tensor:
+        """What changing the latents by ``change`` [B, T, c] does to h [B, T, d_model]: same shape and dtype as h.
+
+        Decoding is linear in the activations given h, whose norm the run-time normalisations take off before encoding
+        and put back after decoding. Summed in at least float32, since the difference is the result.
+        """
+        change = change.to(self._reader.device, self._decoder.dtype)
+        parts = []
+        for rows in self._chunks(change.shape[1]):
+            decoder = self._decoder[self._place[rows]].unsqueeze(1)  # [b, 1, c, d_model]
+            parts.append((change[rows].unsqueeze(-1) * decoder).sum(-2))
+        return self._reader.renormalised(h, torch.cat(parts) if len(parts) > 1 else parts[0])
+
+    def _products(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Each row's inputs times its latents' encoder columns, [B, T, c]; ``scale``: a factor per latent."""
+        parts, x = [], _wide(x)
+        for rows in self._chunks(x.shape[1]):
+            encoder = self._encoder[self._place[rows]]
+            if scale is not None:
+                encoder = encoder * _wide(scale[self.latents[rows]]).unsqueeze(-1)
+            parts.append((x[rows].unsqueeze(2) * encoder.unsqueeze(1)).sum(-1))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _chunks(self, tokens: int) -> list[slice]:
+        rows, latents = self._place.shape
+        each = max(1, _MOST_NUMBERS // (tokens * latents * self._decoder.shape[1]))
+        return [slice(at, at + each) for at in range(0, rows, each)]
+
+    def _of_top_k(self, x: Tensor) -> Tensor:
+        """A latent counts if fewer than k pre-activations are larger: all are needed, sorting them is not."""
+        sae: Any = self._sae
+        tokens = x.shape[1]
+        each = max(-(-_MIN_CHUNK // tokens), _MOST_NUMBERS // (tokens * sae.cfg.d_sae))
+        parts = []
+        for part, latents in zip(*(t.tensor_split(-(-len(x) // each)) for t in (x, self.latents)), strict=True):
+            pre = self._reader.pre_activations(part, slice(None))
+            own = pre.gather(-1, latents.unsqueeze(1).expand(-1, tokens, -1))
+            if own.shape[-1] <= _FEW:
+                larger = [(pre > own[..., j : j + 1]).sum(-1) for j in range(own.shape[-1])]
+                among = torch.stack(larger, -1) < sae.cfg.k
+            else:
+                among = own >= torch.topk(pre, sae.cfg.k, sorted=False).values.amin(-1, keepdim=True)
+            parts.append(torch.where(among, own.relu(), 0))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _wide(weights: Tensor) -> Tensor:
+    return weights.to(torch.promote_types(weights.dtype, torch.float32)).contiguous()

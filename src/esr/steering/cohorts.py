@@ -1,0 +1,194 @@
+"""Keys and values of rows that were started together, and the attention over them.
+
+A *cohort* is a set of rows with prompts of one padded length that are decoded in step: the k-th new token of each lies
+in the same column of the cache. So a step attends over the columns that are filled and no others, whatever other
+cohorts are in flight, nothing is copied, and what a row sees (how many columns, where its padding ends) follows from
+the row alone. The model's linear layers run over the rows of all cohorts at once.
+
+The model finds this through transformers' own interfaces: a cache that is handed each layer's new keys and values, and
+an attention function that calls the model's own (``sdpa`` or ``eager``), cohort by cohort.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from esr.errors import UserError
+
+_NAME = "esr_cohorts"
+_running = threading.local()  # the cache of the forward pass in progress, for the attention function
+_KINDS = ("full_attention", "sliding_attention")
+
+
+class Cohort:
+    """The keys and values of its rows.
+
+    padding: how many columns in front are padding, per row; length: columns of the padded prompt; room: columns for new
+    tokens.
+    """
+
+    def __init__(self, padding: Sequence[int], length: int, room: int) -> None:
+        self.filled = 0
+        """Columns that hold tokens; the engine raises it when a forward pass has gone through."""
+        self.allocated = len(padding)
+        """Rows that memory is held for: at most twice the rows."""
+        self._capacity = length + room
+        self._padding = torch.tensor(padding)
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+        self._masks: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._padding)
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Drop all rows but these; their new order. Rows from the end fill the gaps, which copies the least."""
+        kept = set(rows)
+        order, spare = list(range(len(kept))), sorted(r for r in kept if r >= len(kept))
+        gaps = [place for place in order if place not in kept]
+        for place in gaps:
+            order[place] = spare.pop()
+        smaller = 2 * len(order) <= self.allocated
+        source = torch.tensor(order if smaller else [order[place] for place in gaps], dtype=torch.long)
+        for store in (self._keys, self._values):
+            for layer, old in store.items():
+                moved = old[source.to(old.device), :, : self.filled]
+                if smaller:
+                    store[layer] = old.new_empty(len(order), *old.shape[1:])
+                    store[layer][:, :, : self.filled] = moved
+                elif gaps:
+                    old[torch.tensor(gaps, device=old.device), :, : self.filled] = moved
+        self.allocated = len(order) if smaller else self.allocated
+        index = torch.tensor(order)
+        self._padding = self._padding[index]
+        self._masks = {place: mask[index.to(mask.device)] for place, mask in self._masks.items()}
+        return order
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, [b, heads, columns, d_head], the new ones last. Repeatable: the new columns
+        count only when ``filled`` is raised."""
+        end, rows = self.filled + keys.shape[2], len(self)
+        for store, new in ((self._keys, keys), (self._values, values)):
+            if layer not in store:
+                store[layer] = new.new_empty(*new.shape[:2], self._capacity, new.shape[3])
+            store[layer][:rows, :, self.filled : end] = new
+        return self._keys[layer][:rows, :, :end], self._values[layer][:rows, :, :end]
+
+    def mask(self, new: int, window: int | None, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, int]:
+        """What is added to the attention scores, [b, 1, new, columns], and the first column that matters."""
+        if (device, dtype) not in self._masks:
+            padded = torch.arange(self._capacity) < self._padding.unsqueeze(1)
+            mask = torch.zeros(padded.shape, dtype=dtype).masked_fill_(padded, -torch.inf)
+            self._masks[device, dtype] = mask[:, None, None].to(device)
+        end = self.filled + new
+        mask = self._masks[device, dtype]
+        if new == 1:
+            first = 0 if window is None else max(0, end - window)
+            return mask[..., first:end], first
+        row, column = torch.arange(self.filled, end).unsqueeze(1), torch.arange(end)
+        hidden = column > row if window is None else (column > row) | (row - column >= window)
+        whole = mask[..., :end] + torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
+        # padding attends to itself, since a row of nothing but -inf has no softmax; nobody attends to it
+        return whole.masked_fill_((column == row).to(device), 0), 0
+
+
+class CohortCache(Cache):  # type: ignore[misc]
+    """What the model is handed as its cache for one forward pass: the cohorts, one after another along the rows.
+
+    Rows beyond the cohorts' are filler: they attend to nothing and get zeros.
+    """
+
+    def __init__(self, cohorts: Sequence[Cohort], attention: str, config: Any) -> None:
+        super().__init__(layers=[])
+        self.cohorts = cohorts
+        self.attention = "eager" if attention == "eager" else "sdpa"
+        self.config = config
+        self._layer = -1
+        self._handed = self._attended = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        """Remember the layer; its keys and values are stored by the attention function, which comes next."""
+        self._layer = layer_idx
+        self._handed += 1
+        return key_states, value_states
+
+    def get_seq_length(self, *_: Any) -> int:
+        """0: positions are always given to the model."""
+        return 0
+
+    def attend(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, None]:
+        """Attention of every cohort over its own columns; [rows, new, heads, d_head]."""
+        self._attended += 1
+        window = self._window(kwargs)
+        function = _function(self.attention, module)
+        outs, at = [], 0
+        for cohort in self.cohorts:
+            rows = slice(at, at + len(cohort))
+            at = rows.stop
+            keys, values = cohort.extend(self._layer, key[rows], value[rows])
+            mask, first = cohort.mask(query.shape[2], window, query.device, query.dtype)
+            if first:
+                keys, values = keys[:, :, first:], values[:, :, first:]
+            outs.append(function(module, query[rows], keys, values, mask, **kwargs)[0])
+        if at < len(query):
+            outs.append(outs[0].new_zeros(len(query) - at, *outs[0].shape[1:]))
+        return outs[0] if len(outs) == 1 else torch.cat(outs), None
+
+    def check(self) -> None:
+        """Raises UserError if some layer's attention did not come this way, and so saw the last token only."""
+        if not self._attended == self._handed > 0:
+            raise UserError(
+                "a model's attention goes through transformers' attention interface",
+                f"a model of which {self._attended} of {self._handed} layers do",
+                "This model class is not supported",
+            )
+
+    def _window(self, kwargs: dict[str, Any]) -> int | None:
+        if "sliding_window" in kwargs:
+            window: int | None = kwargs["sliding_window"]
+            return window
+        kinds = getattr(self.config, "layer_types", None)
+        return self.config.sliding_window if kinds and kinds[self._layer] == "sliding_attention" else None
+
+
+def check_attention(config: Any) -> None:
+    """Raises UserError for a model with layers that are not attention over all tokens or over a window."""
+    other = sorted(set(getattr(config, "layer_types", None) or ()) - set(_KINDS))
+    if other or getattr(config, "attention_chunk_size", None):
+        rule = f"the hf engine generates with models whose layers are {' or '.join(_KINDS)}"
+        raise UserError(rule, ", ".join(other) or "attention in chunks", "This model class is not supported")
+
+
+@contextmanager
+def attention_over(cache: CohortCache) -> Iterator[None]:
+    """Let the model of the cache's configuration attend through it for one forward pass."""
+    AttentionInterface.register(_NAME, _attend)
+    config, before = cache.config, cache.config._attn_implementation
+    config._attn_implementation, _running.cache = _NAME, cache
+    try:
+        yield
+    finally:
+        config._attn_implementation, _running.cache = before, None
+
+
+def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    cache: CohortCache = _running.cache
+    return cache.attend(module, query, key, value, kwargs)
+
+
+def _function(name: str, module: Any) -> Callable[..., tuple[Tensor, Any]]:
+    """The model's own attention: eager stands in the file of its class."""
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    function: Callable[..., tuple[Tensor, Any]] = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    return function
