@@ -14,6 +14,7 @@ from esr.analysis.activations import Activations
 from esr.analysis.notes import screen_note
 from esr.errors import UserError
 from esr.finetuning.settings import FOLDER
+from esr.judging.agreement import Agreement, pairwise_agreement
 from esr.reporting.report import render_report
 from esr.reporting.view import ActivationTables, ExperimentView, StudyView
 from esr.reporting.viewer import TokenReadings
@@ -38,6 +39,7 @@ def view_of(study: Study) -> StudyView:
     trials = study.trials
     if trials.empty:
         raise UserError("a report needs judged trials", f"none in {study.folder}", "Run the study first: esr run STUDY")
+    agreement, note = _agreement(study)
     return StudyView(
         title=study.config.name,
         trials=trials,
@@ -51,6 +53,9 @@ def view_of(study: Study) -> StudyView:
         target=study.config.calibration.target,
         seed=study.config.seed,
         notes=(*study.notes, screen_note(trials)),
+        judges=_judges(study),
+        agreement=agreement,
+        agreement_note=note,
         published=_published(study),
         tokens=_tokens(study),
     )
@@ -104,6 +109,28 @@ def _tokens(study: Study) -> TokenReadings | None:
         return None
     labels = dict(zip(found["latents"], found.get("labels", ()), strict=False))
     return TokenReadings(study.activations, study.token_ends, labels)
+
+
+AGREEMENT_WORK = 10_000_000
+"""Responses times draws of an interval of agreement, at most: half a minute of a report's time."""
+
+
+def _agreement(study: Study) -> tuple[tuple[Agreement, ...], str]:
+    """Of every pair of judges; with many responses from fewer draws, which is said."""
+    judgements = study.judgements if len(study.judges) > 1 else pd.DataFrame()
+    if judgements.empty or judgements["judge"].nunique() < 2:
+        return (), ""
+    pairs = judgements["judge"].nunique() * (judgements["judge"].nunique() - 1) // 2
+    draws = max(50, min(1000, AGREEMENT_WORK // (pairs * max(1, judgements["judge"].value_counts().min()))))
+    found = pairwise_agreement(judgements, seed=study.config.seed, resamples=draws)
+    return tuple(found), "" if draws == 1000 else f"Intervals from {draws} draws, for the number of responses."
+
+
+def _judges(study: Study) -> pd.DataFrame:
+    """The judges at work, with what they used where that was stored."""
+    frame = study.judges
+    frame["own"] = frame["key"].eq(study.judge_key)
+    return frame.merge(study.judge_usage.drop(columns="name"), on="key", how="left")
 
 
 def _result(study: Study, key: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,15 @@ _REGIONS = "Mean activation per region; controls are cut at their episode's posi
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure of an experiment, not yet drawn."""
+    """One figure, not yet drawn."""
 
+    name: str
+    """What its files are called: lower-case letters, digits and hyphens."""
     caption: str
     draw: Callable[..., Figure]
     """Takes ``theme`` and ``width``, as the functions of ``esr.reporting.figures``."""
+    numbers: Mapping[str, pd.DataFrame]
+    """What it is drawn from, by what is added to the name: "" for the most important frame."""
 
 
 def figure(study: Study, key: str, **look: object) -> Figure:
@@ -72,24 +77,34 @@ def figure(study: Study, key: str, **look: object) -> Figure:
 def drawn(experiment: ExperimentView, summary: pd.DataFrame, boosts: pd.DataFrame) -> list[Drawing]:
     """What can be drawn of an experiment, the most important first. ``summary``: ``summarise`` of its trials, at least;
     ``boosts``: their ``levels``."""
-    drawings = []
+    key, drawings = safe_name(experiment.key), []
     if (table := detector_table(experiment)) is not None:
-        drawings.append(Drawing(_DETECTORS, partial(experiment_figures.detectors, table)))
+        draw: Callable[..., Figure] = partial(experiment_figures.detectors, table)
+        drawings.append(Drawing(f"{key}-detectors", _DETECTORS, draw, {"": table}))
     if (read := experiment.activations) is not None:
-        drawings += [
-            Drawing(_COURSE, partial(activation_figures.time_courses, read.tokens)),
-            Drawing(_STRETCHED, partial(activation_figures.time_courses, read.normalised)),
-            Drawing(_REGIONS, partial(activation_figures.region_means, read.regions)),
-        ]
+        for name, caption, function, frame in (
+            ("tokens", _COURSE, activation_figures.time_courses, read.tokens),
+            ("normalised", _STRETCHED, activation_figures.time_courses, read.normalised),
+            ("regions", _REGIONS, activation_figures.region_means, read.regions),
+        ):
+            drawings.append(Drawing(f"{key}-{name}", caption, partial(function, frame), {"": frame}))
     if experiment.dose is not None:
-        drawings.append(Drawing(_DOSE, partial(dose_figure.dose_response_figure, experiment.dose)))
+        draw = partial(dose_figure.dose_response_figure, experiment.dose)
+        drawings.append(Drawing(f"{key}-dose", _DOSE, draw, {"": experiment.dose}))
     mine = in_order(experiment, summary)
     points = mine.merge(boosts, on="condition") if experiment.figure == "sweep" and len(mine) else mine.head(0)
     if len(points):
-        drawings.append(Drawing(_SWEEP, partial(experiment_figures.sweep, points)))
+        drawings.append(Drawing(key, _SWEEP, partial(experiment_figures.sweep, points), {"": points}))
     elif len(mine) and experiment.figure != "none":
-        drawings.append(Drawing(_FOREST, partial(experiment_figures.forest, mine, experiment.comparisons)))
+        compared = {"comparisons": experiment.comparisons} if len(experiment.comparisons) else {}
+        draw = partial(experiment_figures.forest, mine, experiment.comparisons)
+        drawings.append(Drawing(key, _FOREST, draw, {"": mine} | compared))
     return drawings
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a part of a file name: lower-case letters, digits and single hyphens; never empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "experiment"
 
 
 def in_order(experiment: ExperimentView, summary: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -196,6 +197,15 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
+def pdf(figure: Figure) -> bytes:
+    """The figure as PDF with text as text; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasPdf(figure)
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format="pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    return buffer.getvalue()
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG with text as text, in a font that is anywhere; the same figure gives the same text."""
     buffer = io.StringIO()
@@ -206,14 +216,20 @@ def svg(figure: Figure) -> str:
     return buffer.getvalue().replace('<style type="text/css">', f'<style type="text/css">{fonts}', 1)
 
 
-def recoloured(svg: str, theme: Theme, other: Theme) -> str:
-    """An SVG drawn in one theme as if it had been drawn in another one, which is quicker than to draw it again."""
-    colours = dict(zip(_colours(theme), _colours(other), strict=True))
+def themed(svg: str, theme: Theme = LIGHT, dark: Theme = DARK) -> str:
+    """An SVG drawn in ``theme`` that shows itself in ``dark`` where the reader prefers that, by its own style sheet."""
+    names = [f"--c{i}" for i in range(len(_colours(theme)))]
+    variables = dict(zip(_colours(theme), (f"var({name})" for name in names), strict=True))
 
     def tag(match: re.Match[str]) -> str:  # and not the text between tags, which has no angle brackets
-        return re.sub(r"#[0-9a-f]{6}\b", lambda colour: colours.get(colour[0], colour[0]), match[0])
+        return re.sub(r"#[0-9a-f]{6}\b", lambda colour: variables.get(colour[0], colour[0]), match[0])
 
-    return re.sub(r"<[^>]*>", tag, svg)
+    light, other = (
+        "svg{" + ";".join(f"{name}:{colour}" for name, colour in zip(names, _colours(look), strict=True)) + "}"
+        for look in (theme, dark)
+    )
+    style = f"{light}@media screen and (prefers-color-scheme:dark){{{other}}}"
+    return re.sub(r"<[^>]*>", tag, svg).replace('<style type="text/css">', f'<style type="text/css">{style}', 1)
 
 
 def label(text: object, limit: int) -> str:

@@ -131,6 +131,38 @@ class Contrast:
     """Whether the conditions share trials; else they are compared by direction."""
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """One condition's kinds of recovery (``esr.analysis.recovery.KINDS``)."""
+
+    condition: str
+    """Untrusted."""
+    cells: dict[str, Cell]
+    """By kind."""
+    began: dict[str, int]
+    """Responses that began anew that way, improved or not; of explicit and pivot."""
+
+
+def recovery_rows(table: pd.DataFrame) -> list[Recovery]:
+    """The rows of a ``recoveries`` frame, a condition each."""
+    rows = []
+    for name, part in table.groupby("condition", sort=True):
+        cells, began = {}, {}
+        for row in part.to_dict("records"):
+            why = "" if row["counted"] else "thirds not judged" if row["kind"] == "gradual" else "no scored responses"
+            cells[row["kind"]] = Cell(
+                numbers.percent(row["rate"]),
+                numbers.span(row["low"], row["high"], scale=100),
+                f"{row['events']} of {row['counted']}",
+                row["method"],
+                why,
+            )
+            if not math.isnan(row["began"]):
+                began[row["kind"]] = round(row["began"])
+        rows.append(Recovery(str(name), cells, began))
+    return rows
+
+
 def headlines(summary: pd.DataFrame) -> list[Headline]:
     """The rows of a ``summarise`` frame."""
     return [_headline(row) for row in summary.to_dict("records")]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,34 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from esr.analysis.metrics import summarise
 from esr.analysis.notes import implicit_notes
 from esr.analysis.paired import MIN_EVENTS, compare_all
+from esr.analysis.recovery import recoveries
 from esr.errors import UserError
 from esr.reporting import compact, figures, numbers
+from esr.reporting.agreement_figure import agreement_table
 from esr.reporting.compact import HEADLINE, Row, headline_names
+from esr.reporting.drawings import (
+    agreement_drawings,
+    calibration_drawings,
+    check_drawings,
+    headline_drawings,
+)
 from esr.reporting.episodes import choose_episodes, segments
-from esr.reporting.experiments import drawn, levels
-from esr.reporting.headline import BY_KEY, RATES, Contrast, contrasts, grouped_notes, headlines, pairing
+from esr.reporting.experiments import Drawing, drawn, levels
+from esr.reporting.headline import (
+    BY_KEY,
+    RATES,
+    Contrast,
+    Recovery,
+    contrasts,
+    grouped_notes,
+    headlines,
+    pairing,
+    recovery_rows,
+)
 from esr.reporting.results import ResultTable, result_findings, result_tables
 from esr.reporting.untrusted import printable
 from esr.reporting.view import StudyView
@@ -40,12 +57,10 @@ from esr.subjects.published_figures import PublishedFigure
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in both colour schemes and two widths, as data URIs."""
+    """A figure in two widths as data URIs; each follows the reader's colour scheme."""
 
-    light: str
-    dark: str
-    light_narrow: str
-    dark_narrow: str
+    wide: str
+    narrow: str
     caption: str = ""
 
 
@@ -129,7 +144,10 @@ def _page(view: StudyView, viewer: Viewer, inline: Inline) -> str:
         pairing=[] if paired is None else pairing(paired),
         published=[f for f in view.published if f.condition.partition(":")[0] in HEADLINE],
         sections=_sections(view, summary),
-        figures=_pictures(view, shown),
+        pictures=_pictures(view, shown),
+        recoveries=_recoveries(view, names),
+        agreement=agreement_table(view.agreement) if view.agreement else None,
+        judges=view.judges.to_dict("records"),
         directions=view.calibration.to_dict("records"),
         calibrated=view.calibration[calibrated].sort_values("threshold", kind="stable").to_dict("records"),
         uncalibrated=view.calibration[~calibrated].to_dict("records"),
@@ -174,12 +192,18 @@ def _sections(view: StudyView, summary: pd.DataFrame) -> list[Section]:
                 findings=result_findings(experiment),
                 contrasts=contrasts(paired),
                 pairing=pairing(paired) if len(paired) else [],
-                pictures=[_picture(drawing.draw, drawing.caption) for drawing in drawings],
+                pictures=[_picture(drawing) for drawing in drawings],
                 tables=tables,
                 published=[f for f in view.published if f.condition.partition(":")[0] == experiment.key],
             )
         )
     return sections
+
+
+def _recoveries(view: StudyView, names: Collection[str]) -> list[Recovery]:
+    """Of the headline's conditions, the kinds of recovery apart."""
+    mine = view.trials[view.trials["condition"].isin(list(names))]
+    return recovery_rows(recoveries(mine, seed=view.seed)) if len(mine) else []
 
 
 def _implicit(view: StudyView, names: Collection[str]) -> list[str]:
@@ -197,30 +221,22 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{name}", str(value)
 
 
-def _pictures(view: StudyView, summary: pd.DataFrame) -> dict[str, Picture]:
-    """Those of the headline and of calibration."""
-    drawn = {}
-    if len(summary):
-        trials = view.trials[view.trials["condition"].isin(summary["condition"])]
-        drawn["rates"] = _picture(partial(figures.rates, summary), "Rates per condition. Each panel has its own scale.")
-        drawn["first_last"] = _picture(
-            partial(figures.first_last, trials),
-            "First scores of all scored responses, and the last against the first score of those with an explicit"
-            " restart; larger marks are several responses.",
-        )
-    if not view.calibration.empty:
-        drawn["thresholds"] = _picture(
-            partial(figures.thresholds, view.calibration, view.target),
-            "Thresholds in order; dotted: the bounds searched without success. Right: the mean first score measured at"
-            " the threshold, against the target.",
-        )
-    return drawn
+def _pictures(view: StudyView, shown: pd.DataFrame) -> dict[str, list[Picture]]:
+    """Those that belong to no experiment, by the section they stand in."""
+    found = {
+        "results": headline_drawings(view, shown),
+        "judges": agreement_drawings(view),
+        "calibration": calibration_drawings(view),
+        "directions": check_drawings(view),
+    }
+    return {section: [_picture(drawing) for drawing in drawings] for section, drawings in found.items()}
 
 
-def _picture(draw: Callable[..., Figure], caption: str) -> Picture:
-    light, narrow = (figures.svg(draw(theme=figures.LIGHT, width=width)) for width in (figures.WIDE, figures.NARROW))
-    dark, dark_narrow = (figures.recoloured(svg, figures.LIGHT, figures.DARK) for svg in (light, narrow))
-    return Picture(_data_uri(light), _data_uri(dark), _data_uri(narrow), _data_uri(dark_narrow), caption)
+def _picture(drawing: Drawing) -> Picture:
+    wide, narrow = (
+        _data_uri(figures.themed(figures.svg(drawing.draw(width=width)))) for width in (figures.WIDE, figures.NARROW)
+    )
+    return Picture(wide, narrow, drawing.caption)
 
 
 def _data_uri(svg: str) -> str:

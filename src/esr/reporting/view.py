@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from esr.errors import UserError
+from esr.judging.agreement import Agreement
 from esr.reporting.viewer import TokenReadings
 from esr.subjects.published_figures import PublishedFigure
 
@@ -27,6 +28,13 @@ EXCLUSIONS = ("step", "rule", "excluded", "left")
 """One row per step of choosing directions, in order: the rule, how many it excluded, how many were left."""
 STAGES = ("stage", "seconds", "tokens")
 """One row per stage in order; ``tokens`` generated, NaN where none are."""
+JUDGES = (
+    "name", "own", "judged", "unscored", "calls", "uncounted", "input_tokens", "cached_tokens", "output_tokens",
+    "dollars",
+)  # fmt: skip
+"""One row per judge: whether it is the one the rates are by, responses judged and left unscored; what its calls used as
+``esr.studies.study.Study.judge_usage`` has it, NaN where nothing was stored (the rule judge, older studies).
+"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,12 @@ class StudyView:
     """Sentences shown below the headline table."""
     tokens: TokenReadings | None = None
     """What was read on single tokens: the episode viewer shades them."""
+    judges: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(JUDGES)))
+    """Columns ``JUDGES``; may be empty."""
+    agreement: tuple[Agreement, ...] = ()
+    """Of every pair of judges; empty with one judge."""
+    agreement_note: str = ""
+    """What must be known of it besides."""
     published: tuple[PublishedFigure, ...] = field(default=())
     """Shown with the experiment whose key their ``condition`` begins with. Never for an organism."""
 
@@ -104,6 +118,7 @@ class StudyView:
             "calibration": (self.calibration, CALIBRATION),
             "exclusions": (self.exclusions, EXCLUSIONS),
             "stages": (self.stages, STAGES),
+            "judges": (self.judges, JUDGES),
         }
         for name, (frame, columns) in frames.items():
             missing = [column for column in columns if column not in frame.columns]
