@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import GROUPS, MATCHES, activation_tables, discovery, dose_frame
+from made_results import GROUPS, MATCHES, activation_tables, discovery, dose_frame, judges_agreement
 
 from esr.analysis.paired import compare_pairs
 from esr.judging.records import Attempt
-from esr.reporting.view import CALIBRATION, EXCLUSIONS, STAGES, ExperimentView, StudyView
+from esr.reporting.view import CALIBRATION, EXCLUSIONS, JUDGES, STAGES, ExperimentView, StudyView
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -100,6 +100,14 @@ def make_view() -> Callable[..., StudyView]:
             "calibration": _frame(calibration, CALIBRATION),
             "exclusions": _frame([(short(), short(), 3, 14)], EXCLUSIONS),
             "stages": _frame([(short(), 12.5, 1000.0), ("judging", 75.0, np.nan)], STAGES),
+            "judges": _frame(
+                [
+                    ("rule", True, 80, 4, *[np.nan] * 6),
+                    (short(), False, 70, 6, 1234.0, 34.0, 2.5e6, 5e5, 7e4, 4.2),
+                    ("other", False, 9, 0, *[np.nan] * 6),
+                ],
+                JUDGES,
+            ),
             "settings": {"sampling": {"temperature": 0.6}, "name": short(), short(): [1, short()]},
             "provenance": {"esr": "0.1.0", "hash": "ab" * 32},
             "is_organism": True,
@@ -138,7 +146,8 @@ def whole_view(make_view: Callable[..., StudyView]) -> Callable[..., StudyView]:
             ExperimentView("activations", "When?", "courses", {}, result=GROUPS, activations=activation_tables()),
             ExperimentView("fine-tuning", "Trained?", "dose", {}, dose=dose_frame()),
         )
-        return dataclasses.replace(view, trials=trials, experiments=experiments + others)
+        agreement = judges_agreement(f"{words[0][:50]} a", f"{words[-1][:50]} b", "c")
+        return dataclasses.replace(view, trials=trials, experiments=experiments + others, agreement=agreement)
 
     return make
 

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from activation_readings import activations, random_readings
 
@@ -10,6 +11,8 @@ from esr.analysis.activation_comparisons import compare_activations
 from esr.analysis.activation_courses import normalised_course, token_course
 from esr.analysis.activation_regions import region_table
 from esr.analysis.metrics import STATISTICS
+from esr.judging.agreement import Agreement, pairwise_agreement
+from esr.judging.records import Attempt, Scored, Unscored
 from esr.reporting.view import ActivationTables
 
 GROUPS = {"groups": {"detectors": [5, 7], "backtracking": [11]}}
@@ -59,3 +62,26 @@ def dose_frame() -> pd.DataFrame:
     row |= {f"unsteered_first_score{end}": 97.0 for end in ("", "_low", "_high")}
     row |= {"perplexity": 3.25, "perplexity_ratio": 1.09}
     return pd.DataFrame([row | {"share": 0.0, "adapter": False}, row | {"share": 0.5, "adapter": True}])
+
+
+def judges_agreement(*names: str) -> tuple[Agreement, ...]:
+    """Of judges of these names over 60 responses of 12 directions; the last one agrees with nobody."""
+    generator = np.random.default_rng(3)
+    truth = generator.random(60) < 0.4
+    rows: list[tuple[Any, ...]] = []
+    for k, name in enumerate(names):
+        seen = truth if k < len(names) - 1 else generator.random(60) < 0.5
+        for i, multi in enumerate(seen):
+            scores = generator.integers(0, 101, 2)
+            attempts = [Attempt(0, 10, float(scores[0]))]
+            if multi:
+                attempts.append(Attempt(10 + k, 30, float(scores[1]), kind="redo"))
+            judgement = Unscored("timeout") if generator.random() < 0.05 else Scored(tuple(attempts))
+            rows.append((f"r{i}", name, judgement, f"d{i // 5}"))
+    frame = pd.DataFrame(
+        {
+            name: pd.Series([row[i] for row in rows], dtype=object)
+            for i, name in enumerate(("response", "judge", "judgement", "direction"))
+        }
+    )
+    return tuple(pairwise_agreement(frame, seed=0, resamples=50))

@@ -109,16 +109,28 @@ def test_an_svg_is_itself_again_with_plain_fonts_and_nothing_foreign(view):
     assert not re.search(r"<(script|image|foreignObject)|https?://(?!www\.w3\.org|purl\.org)", page)
 
 
-def test_a_recoloured_svg_is_the_one_drawn_in_the_other_theme(view):
+def test_a_themed_svg_is_the_one_drawn_in_either_theme(view):
     summary = summarise(view.trials, draws=50)
     summary["condition"] = pd.Series(["#0072b2 #ffffff", "other"], dtype=object)
     for draw, data in ((figures.rates, summary), (figures.first_last, view.trials)):
         light, dark = (figures.svg(draw(data, theme=theme)) for theme in (figures.LIGHT, figures.DARK))
-        recoloured = figures.recoloured(light, figures.LIGHT, figures.DARK)
-        assert recoloured != light
-        assert sorted(_without_ids(recoloured)) == sorted(_without_ids(dark))
-        assert figures.recoloured(recoloured, figures.DARK, figures.LIGHT) == light
+        page = figures.themed(light)
+        sheet = re.search(r"svg{(.*?)}@media screen and \(prefers-color-scheme:dark\){svg{(.*?)}}", page)
+        plain = page.replace(sheet[0], "", 1)
+        assert "var(" not in plain.replace("var(--c", "")
+        for colours, drawn in zip(sheet.groups(), (light, dark), strict=True):
+            values = dict(pair.split(":") for pair in colours.split(";"))
+            shown = re.sub(r"var\((--c\d+)\)", lambda name, values=values: values[name[1]], plain)
+            assert sorted(_without_ids(shown)) == sorted(_without_ids(drawn))
+        assert (">#0072b2 #ffffff</text>" in page) == (data is summary)  # a text that looks like a colour stays
     assert all(len(set(colours)) == len(colours) for colours in map(figures._colours, (figures.LIGHT, figures.DARK)))
+
+
+def test_pdf_and_png_are_the_same_bytes_again(view):
+    for form, start in ((figures.pdf, b"%PDF"), (figures.png, b"\x89PNG")):
+        first, second = (form(figures.thresholds(view.calibration, 30)) for _ in range(2))
+        assert first == second
+        assert first.startswith(start)
 
 
 def _without_ids(page):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from esr.analysis.metrics import summarise
+from esr.analysis.recovery import recoveries
 from esr.errors import UserError
 from esr.reporting import report
 from esr.reporting.report import flat, render_report, report_html
@@ -55,8 +56,8 @@ class Page(HTMLParser):
 def no_pictures(monkeypatch):
     """Figures and intervals have their own tests; most of the page's need none, or rough ones."""
     monkeypatch.setattr(report, "summarise", functools.partial(summarise, draws=100))
-    uris = ["data:image/svg+xml;base64,AA=="] * 4
-    monkeypatch.setattr(report, "_picture", lambda draw, caption: report.Picture(*uris, caption))
+    uris = ["data:image/svg+xml;base64,AA=="] * 2
+    monkeypatch.setattr(report, "_picture", lambda drawing: report.Picture(*uris, drawing.caption))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_page_holds_every_part(whole):
     ):
         assert part in page.words, part
     assert page.tags.count("article") == 10 + 2  # without scripts ten episodes; the viewer shows one or two
-    assert page.tags.count("img") == 3
+    assert page.tags.count("img") == 5
     assert page.tags.count("mark") > 10
 
 
@@ -97,7 +98,7 @@ def test_every_experiment_has_its_section(whole_view, no_pictures):
     anchors = [v for t, n, v in page.attributes if t == "section" and n == "id"]
     shown = [e for e in view.experiments if e.key not in ("incidence", "no-steering")]
     assert anchors == [
-        "results", "paired", *(f"experiment-{i + 1}" for i in range(len(shown))), "episodes", "calibration",
+        "results", "paired", *(f"experiment-{i + 1}" for i in range(len(shown))), "episodes", "judges", "calibration",
         "directions", "provenance",
     ]  # fmt: skip
     for experiment in shown:
@@ -113,8 +114,29 @@ def test_every_experiment_has_its_section(whole_view, no_pictures):
         "How well the 2 random sets match the detectors",
         "Mean activation of each latent",
         "Dose and response",
+        "Agreement of the judges, pair by pair",
     ):
         assert part in page.words, part
+
+
+def test_the_kinds_of_recovery_are_kept_apart(make_view, no_pictures):
+    view = make_view()
+    table = recoveries(view.trials, seed=view.seed).set_index(["condition", "kind"])
+    html = report_html(view)
+    words = Page(html.partition('aria-label="Kinds of recovery">')[2].partition("</div>")[0]).words
+    for kind in ("explicit", "pivot", "gradual"):
+        row = table.loc[("incidence", kind)]
+        assert f"{row['events']} of {row['counted']}" in words
+    assert "thirds not judged" not in words
+    without = dataclasses.replace(view, trials=view.trials.assign(segments=[[] for _ in range(len(view.trials))]))
+    assert report_html(without).count("thirds not judged") == 2
+
+
+def test_judges_with_what_they_used_and_never_a_price_for_rules(make_view, no_pictures):
+    words = Page(report_html(make_view()).partition('<section id="judges">')[2].partition("</section>")[0]).words
+    assert "rule the rates are by this judge 80 4 rules, no calls" in words
+    assert "plain words 70 6 1,234 34 uncounted 2,500,000 500,000 cached 70,000 4.20" in words
+    assert "other 9 0 not stored not stored not stored" in words
 
 
 def test_each_condition_of_the_headline_and_of_an_experiment_is_shown_with_its_counts(whole_view, no_pictures):
@@ -181,7 +203,7 @@ def test_the_page_needs_nothing_else(whole):
     assert len(executed) == 1
     assert set(page.scripts) == {None, "application/octet-stream"}
     loaded = [v for t, n, v in page.attributes if n in ("src", "srcset")]
-    assert len(loaded) == 12
+    assert len(loaded) == 10  # two widths of five figures
     assert all(v.startswith("data:image/svg+xml;base64,") for v in loaded)
     assert all(v.startswith("#") for t, n, v in page.attributes if n == "href")
     assert not re.search(r"url\(|@import|https?:", whole.replace('"http://www.w3.org/2000/svg"', ""))

@@ -126,15 +126,36 @@ def plan(
 def report(
     study: StudyFolder,
     output: Annotated[Path | None, typer.Option(help="Where to write it. Default: STUDY/report.html.")] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write every figure there, and beside each its numbers as CSV."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of the figures: png, svg, pdf, or several with commas between.")
+    ] = "png",
+    pdf_figures: Annotated[
+        bool, typer.Option("--pdf-figures", help="Short for --figures STUDY/figures --format pdf.")
+    ] = False,
 ) -> None:
-    """Write the report: one HTML file without network access.
+    """Write the report: one HTML file without network access; and its figures as files, if you like.
 
-    Example: esr report my-study
+    Example: esr report my-study --figures my-figures --format png,svg,pdf
     """
-    from esr.reporting.assemble import write_report
+    from esr.reporting.assemble import view_of
+    from esr.reporting.drawings import known_formats, write_figures
+    from esr.reporting.report import render_report
     from esr.studies.study import Study
 
-    typer.echo(f"Report: {write_report(Study.open(study), output or study / 'report.html')}")
+    path = output or study / "report.html"
+    wanted = known_formats(name.strip().lower() for name in formats.split(","))
+    if pdf_figures:
+        figures, wanted = figures or study / "figures", ("pdf",)
+    view = view_of(Study.open(study))
+    render_report(view, path)
+    typer.echo(f"Report: {path}")
+    if figures is not None:
+        written = write_figures(view, figures, wanted)
+        typer.echo(f"Figures: {figures}, {sum(p.suffix != '.csv' for p in written)} files and their numbers as CSV")
 
 
 @app.command()

@@ -58,7 +58,8 @@ def agreement_numbers(pairs: Sequence[Agreement]) -> pd.DataFrame:
             row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
             row[f"{key}_n"] = estimate.n
         rows.append(row)
-    return pd.DataFrame(rows).astype({"judge": object, "other_judge": object})
+    with pd.option_context("future.infer_string", False):  # pandas' own strings refuse a lone surrogate
+        return pd.DataFrame(rows)
 
 
 def agreement_table(pairs: Sequence[Agreement]) -> ResultTable:

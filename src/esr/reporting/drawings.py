@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from esr.analysis.metrics import summarise
 from esr.errors import UserError
 from esr.reporting import agreement_figure, direction_figures, figures
-from esr.reporting.compact import headline_names
+from esr.reporting.compact import HEADLINE, headline_names
 from esr.reporting.experiments import Drawing, drawn, levels
 from esr.reporting.untrusted import printable
 from esr.reporting.view import StudyView
@@ -105,8 +105,18 @@ def all_drawings(view: StudyView) -> list[Drawing]:
     boosts = levels(view.trials, view.calibration)
     found = headline_drawings(view, summary[summary["condition"].isin(names)])
     for experiment in view.experiments:
-        found += drawn(experiment, summary, boosts)
+        if experiment.key not in HEADLINE:
+            found += drawn(experiment, summary, boosts)
     return [*found, *agreement_drawings(view), *calibration_drawings(view), *check_drawings(view)]
+
+
+def known_formats(formats: Iterable[str]) -> tuple[str, ...]:
+    """Each format once, in order. Raises UserError for one that is not known, or none."""
+    wanted = tuple(dict.fromkeys(formats))
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown or not wanted:
+        raise UserError(f"a figure's format is one of {', '.join(FORMATS)}", ", ".join(map(repr, unknown)) or "none")
+    return wanted
 
 
 def write_figures(view: StudyView, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -115,16 +125,14 @@ def write_figures(view: StudyView, folder: Path, formats: Sequence[str]) -> list
     A figure's files are NAME.FORMAT and NAME.csv (with several frames also NAME-FRAME.csv); a folder that is not there
     is made. Raises UserError for another format, or a folder that cannot be written.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise UserError(f"a figure's format is one of {', '.join(FORMATS)}", ", ".join(map(repr, unknown)) or "none")
+    formats = known_formats(formats)
     written: list[Path] = []
     taken: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for drawing in all_drawings(view):
             name = _unused(drawing.name, taken)
-            for ending in dict.fromkeys(formats):
+            for ending in formats:
                 written.append(_write(folder / f"{name}.{ending}", FORMATS[ending](drawing.draw())))
             for part, frame in drawing.numbers.items():
                 path = folder / f"{name}{'-' if part else ''}{part}.csv"
