@@ -26,7 +26,17 @@ def test_without_a_pilot_the_published_rate_is_assumed_and_said(tmp_path: Path, 
     (tmp_path / "study.toml").write_text((organism_study / "study.toml").read_text())
     lines = power_lines(tmp_path, read_config(tmp_path))
     assert f"{100 * PUBLISHED:.1f} %" in lines[0]
+    assert "no trial of incidence is judged in this study" in lines[2]
     assert "assumed" in lines[2]
+
+
+def test_the_rate_is_the_studys_own_and_stands_with_its_counts(organism_study: Path) -> None:
+    config = read_config(organism_study)
+    assert "Rate: this study's incidence, " in power_lines(organism_study, config)[2]
+    assert "unscored" in power_lines(organism_study, config)[2]
+    assert "as given by --rate" in power_lines(organism_study, config, rate=0.3)[2]
+    with pytest.raises(UserError, match=r"ends at a rate from 0 to 1.*this study's incidence"):
+        power_lines(organism_study, config, change=-0.99)
 
 
 def test_an_impossible_rate_or_change_is_refused(organism_study: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import typer
 
@@ -40,19 +41,22 @@ def subjects(as_json: AsJson = False) -> None:
 def list_experiments(as_json: AsJson = False) -> None:
     """List the experiments: what each asks, what it costs at most, and what runs before it.
 
-    A condition is one response per direction and prompt: ``responses`` is for the default study of 40 directions with 5
+    A condition is one response per direction and prompt: `responses` is for the default study of 40 directions with 5
     prompts each. `esr plan STUDY` counts for your own.
 
     Example: esr experiments
     """
+    from esr.studies.config import parse_config
     from esr.studies.experiments.registry import experiments
 
+    usual = parse_config({"name": "usual", "subject": {"preset": "gemma-2-2b/paper"}}, "the default study")
     rows = [
         {
             "key": e.key,
             "question": e.question,
             "conditions": e.arms(e.settings()),
-            "responses": 200 * e.arms(e.settings()),
+            "responses": 200 * e.arms(e.settings())
+            + (0 if e.reads is None else e.reads(Path(), usual, usual.settings_of(e.key))),
             "needs": ", ".join(e.needs),
             "in all": "yes" if e.in_all else "no",
         }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esr.cli.app import (
-    FEW,
     AsJson,
     MaxCost,
     StudyFolder,
@@ -17,6 +16,7 @@ from esr.cli.app import (
     app,
     console,
     print_experiments,
+    print_json,
     print_rows,
     progress,
 )
@@ -56,27 +56,21 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
 
     Example: esr status my-study --json
     """
+    from dataclasses import asdict
+
     from esr.reporting.untrusted import printable
+    from esr.studies.standing import standing
     from esr.studies.study import Study
 
     opened = Study.open(study)
-    progress = opened.progress()
-    trials = opened.trials
+    found = standing(opened)
+    trials = opened.trials if found.begun else None
     if as_json:
-        typer.echo(json.dumps(_as_json(opened, progress, trials), indent=2))
+        print_json(_as_json(opened, trials) | {"standing": asdict(found)})
         return
-    if not len(opened.stages) and not progress:
-        typer.echo("Nothing has been generated yet.")
-    for stage in opened.stages.itertuples():
-        work = f"{stage.responses} responses, {stage.tokens} tokens, {stage.seconds:.0f} s"
-        typer.echo(f"{printable(stage.stage)}: {work}")
-    for name, (done, planned) in progress.items():
-        if done < planned or len(progress) <= FEW:
-            typer.echo(f"{printable(name)}: {done} of {planned} trials judged")
-    if len(progress) > FEW:
-        done, planned = (sum(counts) for counts in zip(*progress.values(), strict=True))
-        typer.echo(f"{len(progress)} conditions: {done} of {planned} trials judged")
-    if not trials.empty:
+    for line in found.lines():
+        console().print(printable(line), soft_wrap=True)
+    if trials is not None and not trials.empty:
         show_results(opened, trials)
 
 
@@ -84,11 +78,13 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
 def plan(
     study: StudyFolder,
     experiment: Annotated[list[str] | None, typer.Option(help="Key from `esr experiments`; repeatable.")] = None,
-    rate: Annotated[float | None, typer.Option(help="ESR rate to plan for, 0 to 1. Default: this study's.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="ESR rate to plan for, 0 to 1. Default: this study's, once it has one.")
+    ] = None,
     change: Annotated[float | None, typer.Option(help="Change of it to see, for example -0.01.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a run will take (responses, tokens, judge calls, money: upper estimates), and what change it can show.
+    """What a run will take (responses, tokens, judge calls, money, time), and what change it can show.
 
     Example: esr plan my-study --experiment otd-ablation --rate 0.04 --change -0.01
     """
@@ -98,28 +94,36 @@ def plan(
     from esr.reporting.untrusted import printable
     from esr.studies.config import read_config
     from esr.studies.planning import CHARACTERS_PER_TOKEN, plan_run
+    from esr.studies.progress import duration
 
     config = read_config(study)
     planned = plan_run(study, config, experiment or list(config.experiments))
     power = power_lines(study, config, rate, change)
     if as_json:
-        typer.echo(json.dumps(asdict(planned) | {"power": power}, indent=2))
+        print_json(asdict(planned) | {"power": power})
         return
-    print_rows([{"stage": s.name, "responses": s.responses, "new tokens": s.tokens} for s in planned.stages])
+    rows: list[dict[str, Any]] = [
+        {"stage": s.name, "responses": s.responses, "": "", "new tokens at most": s.tokens} for s in planned.stages
+    ]
+    for part in planned.parts:
+        bound = "exactly" if part.exact else "at most"
+        rows.append({"stage": f"  {part.experiment}", "responses": part.responses, "": bound, "new tokens at most": ""})
+    print_rows(rows)
     cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
     lines = [
-        f"{planned.stored} responses stored, about {planned.responses} to come.",
-        f"Judge {printable(planned.judge)}: about {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
+        f"{planned.stored} responses stored, at most {planned.responses} to come.",
+        f"Judge {printable(planned.judge)}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
         f" {planned.judge_output_tokens} output tokens; {cost}.",
         f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
-        " per token, no caching.",
+        " per token, no caching. At most: what depends on verdicts to come counts as the whole grid, or as every"
+        " restarted response once these are known.",
     ]
     if config.directions.efficacy_boosts:
         lines.append("The efficacy gate counts as 1.5 candidates per direction; it tries more when they fail.")
     if planned.seconds is not None:
-        lines.append(f"At this study's speed so far: {planned.seconds / 60:.0f} minutes.")
+        lines.append(f"At this study's speed and lengths so far: about {duration(planned.seconds)}.")
     for line in [*lines, *power]:
-        console().print(line)
+        console().print(printable(line))
 
 
 @app.command()
@@ -198,18 +202,20 @@ def show_results(study: Study, trials: pd.DataFrame, keys: list[str] | None = No
                 console().print(f"Known truth {said}: {found.truth}. {found.evidence}.")
 
 
-def _as_json(study: Study, progress: dict[str, tuple[int, int]], trials: pd.DataFrame) -> dict[str, Any]:
+def _as_json(study: Study, trials: pd.DataFrame | None) -> dict[str, Any]:
     """Progress, the rates of every condition, and for every experiment its comparisons."""
     from esr.analysis.metrics import summarise
 
     def records(frame: pd.DataFrame) -> Any:
         return json.loads(frame.to_json(orient="records"))
 
-    experiments = {} if trials.empty else study.experiments
+    if trials is None or trials.empty:
+        return {"progress": {}, "summary": [], "comparisons": {}, "notes": []}
     return {
-        "progress": {name: {"judged": done, "planned": planned} for name, (done, planned) in progress.items()},
-        "summary": [] if trials.empty else records(summarise(trials, seed=study.config.seed)),
-        "comparisons": {key: records(study.comparisons(key, trials)) for key in experiments},
+        "progress": {name: {"judged": done, "planned": planned} for name, (done, planned) in study.progress().items()},
+        "summary": records(summarise(trials, seed=study.config.seed)),
+        "comparisons": {key: records(study.comparisons(key, trials)) for key in study.experiments},
+        "notes": study.notes,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from esr.errors import UserError
 from esr.reporting.one_trial import TokenValues
+from esr.studies.experiments.activations import TOKEN_ENDS
 from esr.studies.mistakes import meant
 from esr.studies.store import Store
 from esr.studies.study import Study
@@ -29,7 +30,9 @@ def token_values(study: Study, row: Any, names: Iterable[str]) -> list[TokenValu
     with Store.reading(study.folder) as store:
         values = store.readings(found["kind"])[row.trial]
         response = store.responses([row.response])[row.response]
-    ends = token_ends(_tokenizer(study), response.token_ids)
+        ends = store.record(TOKEN_ENDS, row.trial)
+    if ends is None:  # a study of before they were noted
+        ends = token_ends(_tokenizer(study), response.token_ids)
     columns = {latent: column for column, latent in enumerate(latents)}
     labels = _labels(study)
     shown = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,38 +11,17 @@ import pandas as pd
 from esr.analysis.separability import auc_interval
 from esr.analysis.uncertainty import Interval
 from esr.directions.detectors import separability
-from esr.directions.pairs import Over, Pairs, can_be_deranged, canonical, read_pairs, together
-from esr.errors import UserError
+from esr.directions.pairs import Over, Pairs, can_be_deranged, read_pairs, together
 from esr.steering.engine import Request
 from esr.studies.conditions import CONTROL, Condition
+from esr.studies.discovery_prompts import KEY
+from esr.studies.discovery_prompts import discovery_prompts as discovery_prompts
 from esr.studies.grid import Cell
 from esr.studies.lab import Lab
-from esr.studies.prompts import study_prompts
 from esr.studies.selecting import baseline_tasks
-from esr.subjects.spec import ORGANISMS
 
 if TYPE_CHECKING:
     from esr.subjects.latents import Pool
-
-KEY = "otd-discovery"
-FEWEST_PROMPTS = 4
-
-
-def discovery_prompts(folder: Path, model: str, asked: Sequence[str], name: str | None, disjoint: bool) -> list[str]:
-    """The prompts of a file or bundled set; None: the packaged organism's, else all bundled how-to ones. ``disjoint``:
-    without ``asked``, those of the study. Raises UserError when fewer than four are left."""
-    names = [name] if name else ["organism"] if model in ORGANISMS else ["how-to-held-out", "how-to"]
-    found = {canonical(p): p for n in names for p in study_prompts(n, folder, model)}
-    own = {canonical(p) for p in asked} if disjoint else set()
-    left = [prompt for key, prompt in found.items() if key not in own]
-    if len(left) < FEWEST_PROMPTS:
-        raise UserError(
-            f"detectors are looked for on {FEWEST_PROMPTS} prompts at least"
-            + (" that the study does not ask" if disjoint else ""),
-            f"{len(left)} of {' and '.join(names)}",
-            f'Name a file with more: [experiment] {KEY} = {{ prompts = "FILE" }}',
-        )
-    return left
 
 
 def unsteered_requests(lab: Lab, prompts: Sequence[str], per_prompt: int) -> list[Request]:

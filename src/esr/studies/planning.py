@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from esr.errors import UserError
+from esr.judging.records import Scored
+from esr.studies.conditions import CONTROL
 from esr.studies.config import JudgeSettings, StudyConfig
-from esr.studies.experiments.registry import wanted
+from esr.studies.experiments.registry import Experiment, wanted
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store
 
@@ -20,6 +22,8 @@ VERDICT_TOKENS = 90
 """Output of one verdict: the form around one or two quotes of up to 12 words."""
 PROMPT_TOKENS = 40
 """A how-to question in its chat template."""
+_ENOUGH = 8
+"""Responses of a stage that tell how long another of it takes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,17 @@ class Stage:
     """Responses still to generate, at most."""
     tokens: int
     """New tokens at most: every response at its limit."""
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one experiment still takes."""
+
+    experiment: str
+    responses: int
+    exact: bool
+    """Whether that is known exactly; else it is an upper bound."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,10 @@ class Plan:
     dollars: float | None
     """None when the judge's price is not known."""
     seconds: float | None
-    """At the speed of this study so far; None before it has generated anything."""
+    """At the speed of this study so far, for responses as long as those so far; None before it has generated
+    anything."""
+    parts: tuple[Part, ...] = ()
+    """The stages ``trials`` and ``reading``, by experiment."""
 
     @property
     def responses(self) -> int:
@@ -61,35 +79,103 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     d, c = config.directions, config.calibration
     limit, half = config.sampling.max_new_tokens, max(1, round(config.sampling.max_new_tokens / 2))
     chosen = wanted(experiments, sae=config.subject.sae is not None)
-    arms = {e.key: e.arms(config.settings_of(e.key)) for e in chosen}
     baseline = prompts * d.baseline_per_prompt
     tried = round(1.5 * d.count) * len(d.efficacy_boosts) * d.efficacy_prompts
     searched = d.count * c.rounds * c.repeats
-    trials = d.count * config.prompts.per_direction * sum(arms.values())
-    stages = [
-        Stage("directions", baseline + tried, baseline * limit + tried * half),
-        Stage("calibration", searched, searched * half),
-        Stage("trials", trials, trials * limit),
-    ]
-    stored, speed = 0, None
+    directions = Stage("directions", baseline + tried, baseline * limit + tried * half)
+    calibration = Stage("calibration", searched, searched * half)
+    known = _Known(cells=d.count * config.prompts.per_direction)
+    stored, work = 0, []
     if (folder / "study.sqlite").exists():
         with Store.reading(folder) as store:
             work = store.stages()
-            stored, tokens, seconds = sum(s[3] for s in work), sum(s[2] for s in work), sum(s[1] for s in work)
-            speed = tokens / seconds if tokens and seconds else None
+            stored = sum(s[3] for s in work)
             if store.record("selection", config.selection_key()) is not None:
-                stages[0] = Stage("directions", 0, 0)
+                directions = Stage("directions", 0, 0)
             if (found := store.record("calibration", "all")) is not None:
+                calibration = Stage("calibration", 0, 0)
                 usable = sum(row["threshold"] is not None for row in found)
-                noted = {e.key: (store.record("experiment", e.key) or {}).get("controls") or () for e in chosen}
-                names = {name for conditions in noted.values() for name in conditions}
-                rows = {row.response for row in store.trials() if row.condition in names}
-                begun = len(rows) - len(store.responses(sorted(rows)))  # what was begun is known exactly
-                left = begun + usable * config.prompts.per_direction * sum(arms[k] for k, c in noted.items() if not c)
-                stages[1:] = [Stage("calibration", 0, 0), Stage("trials", left, left * limit)]
-    tokens = sum(s.tokens for s in stages)
-    calls = sum(s.responses for s in stages)
-    return _plan(folder, config.judge, tuple(stages), stored, calls, limit, tokens / speed if speed else None)
+                known = _known(store, usable * config.prompts.per_direction, [e.key for e in chosen])
+    trials = [_part(e, folder, config, known) for e in chosen]
+    read = [
+        Part(e.key, 0 if e.key in known.worked else e.reads(folder, config, config.settings_of(e.key)), True)
+        for e in chosen
+        if e.reads is not None
+    ]
+    left, unjudged = sum(p.responses for p in trials), sum(p.responses for p in read)
+    stages = [directions, calibration, Stage("trials", left, left * limit)]
+    if unjudged:
+        stages.append(Stage("reading", unjudged, unjudged * limit, judged=False))
+    calls = sum(s.responses for s in stages if s.judged)
+    parts = [p for p in (*trials, *read) if p.responses]
+    return _plan(folder, config.judge, tuple(stages), stored, calls, limit, _seconds(stages, work, limit, half), parts)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the study file says of experiments."""
+
+    cells: int
+    """Places of the grid."""
+    calibrated: bool = False
+    """Whether ``cells`` is more than an upper bound."""
+    episodes: int | None = None
+    """Steered responses with an explicit restart; None before all are judged."""
+    begun: Mapping[str, int] = field(default_factory=dict)
+    """Missing responses of the experiments that were begun."""
+    worked: frozenset[str] = frozenset()
+    """Experiments whose work is done."""
+
+
+def _known(store: Store, cells: int, keys: Sequence[str]) -> _Known:
+    controls = {key: (store.record("experiment", key) or {}).get("controls") or () for key in keys}
+    trials = store.trials()
+    begun = {}
+    for key, names in controls.items():
+        if names:
+            rows = {row.response for row in trials if row.condition in names}
+            begun[key] = len(rows) - len(store.responses(sorted(rows)))
+    worked = frozenset(key for key in keys if store.record("result", key) is not None)
+    steered = [row.response for row in trials if row.condition == CONTROL]
+    episodes = None
+    if steered:
+        for judge in store.records("judge"):
+            grades = store.grades(steered, judge)
+            if len(grades) == len(set(steered)):
+                restarted = sum(isinstance(g, Scored) and g.explicit_restarts > 0 for g in grades.values())
+                episodes = max(episodes or 0, restarted)
+    return _Known(cells, True, episodes, begun, worked)
+
+
+def _part(experiment: Experiment, folder: Path, config: StudyConfig, known: _Known) -> Part:
+    """The trials of one experiment. Known exactly once it was begun, or where every condition runs the whole grid."""
+    if experiment.key in known.begun:
+        return Part(experiment.key, known.begun[experiment.key], True)
+    settings = config.settings_of(experiment.key)
+    arms = experiment.arms_of(folder, config, settings)
+    few = min(experiment.per_episode(settings), arms)
+    most = known.cells if known.episodes is None else min(known.cells, known.episodes)
+    exact = known.calibrated and experiment.whole_grid
+    return Part(experiment.key, (arms - few) * known.cells + few * most, exact or not arms)
+
+
+def _seconds(
+    stages: Sequence[Stage], work: Sequence[tuple[str, float, int, int]], limit: int, half: int
+) -> float | None:
+    """Time for the stages: a stage that has generated before goes on as it did; another at the study's speed, its
+    responses as long, in shares of their limit, as those so far."""
+    done = {name: (seconds, tokens, responses) for name, seconds, tokens, responses in work if responses}
+    tokens, spent = sum(t for _, t, _ in done.values()), sum(s for s, _, _ in done.values())
+    if not tokens or not spent:
+        return None
+    longest = sum(n * (half if name == "calibration" else limit) for name, (_, _, n) in done.items())
+    total = 0.0
+    for stage in stages:
+        if stage.name in done and done[stage.name][2] >= _ENOUGH:
+            total += stage.responses * done[stage.name][0] / done[stage.name][2]
+        else:
+            total += stage.tokens * min(1.0, tokens / longest) * spent / tokens
+    return total
 
 
 def plan_judging(folder: Path, settings: JudgeSettings, responses: int, tokens: int) -> Plan:
@@ -105,6 +191,7 @@ def _plan(
     calls: int,
     response_tokens: int,
     seconds: float | None,
+    parts: Sequence[Part] = (),
 ) -> Plan:
     given, answered = 0, 0
     if judge.name != "rule":
@@ -116,7 +203,7 @@ def _plan(
         given, answered = calls * (rubric + PROMPT_TOKENS + response_tokens), calls * VERDICT_TOKENS
     known = price(folder, judge.name)
     dollars = None if known is None else (given * known[0] + answered * known[1]) / 1e6
-    return Plan(stages, stored, judge.name, calls, given, answered, dollars, seconds)
+    return Plan(stages, stored, judge.name, calls, given, answered, dollars, seconds, tuple(parts))
 
 
 def price(folder: Path, judge: str) -> tuple[float, float] | None:

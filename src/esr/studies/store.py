@@ -228,6 +228,15 @@ class Store:
         )
         return {r[0]: judgement_from_json(json.loads(r[1])) for r in rows}
 
+    def waiting(self, judge: str) -> int:
+        """How many responses that belong to a trial the judge has not judged."""
+        found = self._db.execute(
+            "SELECT count(DISTINCT responses.key) FROM responses JOIN trials ON trials.response = responses.key"
+            " WHERE NOT EXISTS (SELECT 1 FROM grades WHERE grades.response = responses.key AND grades.judge = ?)",
+            (judge,),
+        )
+        return int(found.fetchone()[0])
+
     def add_screen(self, response: str, version: int, restart: bool) -> None:
         """Store whether a version of the phrase screen finds a restart in what judges see of a response."""
         self._write("INSERT OR IGNORE INTO screens VALUES (?, ?, ?)", (response, version, int(restart)))

@@ -53,6 +53,7 @@ EXPERIMENT = Experiment(
     "Does a restart recur from the same text?",
     conditions,
     lambda settings: 3 * settings.times,
+    per_episode=lambda settings: 3 * settings.times,
     needs=("incidence",),
     settings=BranchSettings,
 )

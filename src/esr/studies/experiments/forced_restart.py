@@ -71,6 +71,7 @@ EXPERIMENT = Experiment(
     "Does the announcement alone bring the answer back?",
     conditions,
     lambda _: 2,
+    per_episode=lambda _: 2,
     needs=("incidence",),
     settings=ForcedRestartSettings,
 )

@@ -17,5 +17,9 @@ def conditions(_lab: Lab, _settings: Settings) -> list[Condition]:
 
 
 EXPERIMENT = Experiment(
-    "incidence", "How often does the subject notice and recover while it is steered?", conditions, arms=lambda _: 1
+    "incidence",
+    "How often does the subject notice and recover while it is steered?",
+    conditions,
+    arms=lambda _: 1,
+    whole_grid=True,
 )

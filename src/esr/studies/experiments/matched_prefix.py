@@ -56,6 +56,7 @@ EXPERIMENT = Experiment(
     "Does recent on-topic text alone sustain a recovery?",
     conditions,
     lambda _: 3,
+    per_episode=lambda _: 3,
     needs=("incidence", "no-steering"),
     settings=MatchedPrefixSettings,
 )

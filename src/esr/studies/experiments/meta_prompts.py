@@ -47,15 +47,7 @@ class MetaPromptSettings(Settings):
 def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
     """One condition per template; one that names the label is asked where there is one. The organisms know only the
     words of their own suffixes."""
-    if settings.file is not None:
-        templates = _read(lab.folder / settings.file)
-    elif (model := lab.config.subject.model) in ORGANISMS:
-        suffixes = json.loads((packaged_folder(model) / "suffixes.json").read_text(encoding="utf-8"))
-        templates = {
-            f"{family} {k}": f"{{prompt}} {text}" for family, some in suffixes.items() for k, text in enumerate(some, 1)
-        }
-    else:
-        templates = TEMPLATES
+    templates = _templates(lab.folder, lab.config, settings)
     lab.hold("the set of meta-prompts", templates)
     labelled = tuple(Start(cell) for cell in lab.cells if lab.directions[cell.direction].label)
     return [
@@ -63,6 +55,17 @@ def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
         for name, template in templates.items()
         if labelled or "{label}" not in template
     ]
+
+
+def _templates(folder: Path, config: StudyConfig, settings: MetaPromptSettings) -> dict[str, str]:
+    if settings.file is not None:
+        return _read(folder / settings.file)
+    if config.subject.model in ORGANISMS:
+        suffixes = json.loads((packaged_folder(config.subject.model) / "suffixes.json").read_text(encoding="utf-8"))
+        return {
+            f"{family} {k}": f"{{prompt}} {text}" for family, some in suffixes.items() for k, text in enumerate(some, 1)
+        }
+    return TEMPLATES
 
 
 def check(folder: Path, _config: StudyConfig, settings: MetaPromptSettings) -> None:
@@ -92,4 +95,5 @@ EXPERIMENT = Experiment(
     needs=("incidence",),
     settings=MetaPromptSettings,
     check=check,
+    counted=lambda folder, config, settings: len(_templates(folder, config, settings)),
 )

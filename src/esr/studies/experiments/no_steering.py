@@ -17,5 +17,9 @@ def conditions(_lab: Lab, _settings: Settings) -> list[Condition]:
 
 
 EXPERIMENT = Experiment(
-    "no-steering", "Does the subject correct itself without steering?", conditions, arms=lambda _: 1
+    "no-steering",
+    "Does the subject correct itself without steering?",
+    conditions,
+    arms=lambda _: 1,
+    whole_grid=True,
 )

@@ -31,6 +31,7 @@ EXPERIMENT = Experiment(
     "Does resistance fall without the detectors?",
     conditions,
     arms=lambda _: 1,
+    whole_grid=True,
     needs=("incidence", "otd-discovery"),
     latents=True,
     settings=AblationSettings,

@@ -10,6 +10,7 @@ from pydantic import Field
 from esr.studies.experiments.registry import Experiment, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from esr.studies.config import StudyConfig
@@ -45,12 +46,16 @@ class DiscoverySettings(Settings):
 
 def check(folder: Path, config: StudyConfig, settings: DiscoverySettings) -> None:
     """There are prompts enough to look for detectors on."""
-    from esr.studies.detecting import discovery_prompts
+    _prompts(folder, config, settings)
+
+
+def _prompts(folder: Path, config: StudyConfig, settings: DiscoverySettings) -> Sequence[str]:
+    from esr.studies.discovery_prompts import discovery_prompts
     from esr.studies.prompts import study_prompts
 
     model = config.subject.model
     asked = study_prompts(config.prompts.file, folder, model)
-    discovery_prompts(folder, model, asked, settings.prompts, settings.disjoint)
+    return discovery_prompts(folder, model, asked, settings.prompts, settings.disjoint)
 
 
 def work(lab: Lab, settings: DiscoverySettings) -> dict[str, Any]:
@@ -88,5 +93,6 @@ EXPERIMENT = Experiment(
     latents=True,
     settings=DiscoverySettings,
     check=check,
+    reads=lambda folder, config, settings: len(_prompts(folder, config, settings)) * settings.responses_per_prompt,
     figure="detectors",
 )

@@ -60,7 +60,8 @@ EXPERIMENT = Experiment(
     "prefill",
     "Does the unsteered model notice the steered text?",
     conditions,
-    lambda settings: len(settings.shares) + 4,
+    lambda settings: len(set(settings.shares)) + 4,
+    per_episode=lambda _: 4,
     needs=("incidence",),
     settings=PrefillSettings,
 )

@@ -22,5 +22,6 @@ EXPERIMENT = Experiment(
     "Does steering the prompt alone distract, and is it corrected?",
     conditions,
     arms=lambda _: 1,
+    whole_grid=True,
     needs=("incidence",),
 )

@@ -65,6 +65,7 @@ EXPERIMENT = Experiment(
     "Does it fall without as many random latents that are as active?",
     conditions,
     arms=lambda settings: settings.sets,
+    whole_grid=True,
     work=work,
     needs=("incidence", "otd-discovery"),
     latents=True,

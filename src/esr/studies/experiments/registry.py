@@ -54,6 +54,14 @@ class Experiment:
     """(lab, settings) -> conditions to measure. Must not depend on anything but the lab's data and seed."""
     arms: Callable[[Any], int] = field(default=lambda _: 0)
     """settings -> how many conditions of at most the whole grid, for the plan."""
+    per_episode: Callable[[Any], int] = field(default=lambda _: 0)
+    """settings -> how many of these have at most one trial for each steered response with an explicit restart."""
+    whole_grid: bool = False
+    """Whether every condition runs the whole grid, so that the plan's count is exact."""
+    counted: Callable[[Path, StudyConfig, Any], int] | None = None
+    """(study's folder, its settings, own settings) -> ``arms``, where files or the subject decide."""
+    reads: Callable[[Path, StudyConfig, Any], int] | None = None
+    """(study's folder, its settings, own settings) -> responses that ``work`` generates, which no judge sees."""
     work: Callable[[Lab, Any], Any] | None = None
     """(lab, settings) -> a result as plain data, stored under the key. Done once, before the conditions."""
     needs: tuple[str, ...] = ()
@@ -68,6 +76,10 @@ class Experiment:
     check: Callable[[Path, StudyConfig, Any], None] | None = None
     """(study's folder, its settings, own settings): raises UserError, before anything is loaded, for files and prompts
     the experiment cannot work with."""
+
+    def arms_of(self, folder: Path, config: StudyConfig, settings: Any) -> int:
+        """How many conditions of at most the whole grid it has in a study."""
+        return self.arms(settings) if self.counted is None else self.counted(folder, config, settings)
 
 
 _REGISTERED: dict[str, Experiment] = {}

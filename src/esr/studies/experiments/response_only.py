@@ -23,5 +23,6 @@ EXPERIMENT = Experiment(
     "Does an undisturbed question help the subject to notice?",
     conditions,
     arms=lambda _: 1,
+    whole_grid=True,
     needs=("incidence",),
 )

@@ -51,7 +51,8 @@ EXPERIMENT = Experiment(
     "steer-then-release",
     "Does a response recover once the push is taken away?",
     conditions,
-    lambda settings: len(settings.shares) + 4,
+    lambda settings: len(set(settings.shares)) + 4,
+    per_episode=lambda _: 4,
     needs=("incidence",),
     settings=ReleaseSettings,
 )
