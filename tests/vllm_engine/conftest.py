@@ -52,7 +52,7 @@ def reference(organism: Any) -> Any:
 
 @contextmanager
 def running(spec: Any, batch_size: int = 64, own_process: bool = False, **settings: Any) -> Iterator[Any]:
-    """A vLLM engine, closed in the end."""
+    """A vLLM engine, started, and closed in the end."""
     from esr.steering.make import load_for, make_engine
     from esr.steering.settings import EngineSettings
 
@@ -60,11 +60,11 @@ def running(spec: Any, batch_size: int = 64, own_process: bool = False, **settin
     chosen = EngineSettings.model_validate(
         {"backend": "vllm", "batch_size": batch_size, "vllm": {"cache_gib": 0.25} | settings}
     )
-    engine: Any = make_engine(load_for(spec, chosen), chosen)
+    on_demand: Any = make_engine(load_for(spec, chosen), chosen)
     try:
-        yield engine
+        yield on_demand.started()
     finally:
-        engine.close()
+        on_demand.close()
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,11 @@ def tiny_model(arch: str, folder: Path, tokenizer: Any) -> str:
     return str(model.config.architectures[0])
 
 
-@pytest.mark.parametrize("arch", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"])
+ALL = ["llama", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("mistral", "qwen2", "qwen3", "gemma3")),
+       "gemma2", "gpt2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", ALL)
 def test_architecture(arch: str, tmp_path: Path, tiny_tokenizer: Any, tiny_sae_folder: Any, run_engine: Any) -> None:
     assert tiny_model(arch, tmp_path, tiny_tokenizer) in ARCHITECTURES
     sae = SaeSpec(path=str(tiny_sae_folder("jumprelu", d_in=128, layer=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from esr.judging.degraded import is_degraded
 from esr.judging.records import EXPLICIT_KINDS
 from esr.judging.screen import find_restarts
 from esr.steering.engine import Request, Sampling
-from esr.steering.hf import HFEngine
+from esr.steering.make import make_engine
 from esr.studies.config import StudyConfig
 from esr.studies.grading import Progress
 from esr.studies.grid import generator
@@ -44,8 +45,9 @@ def generate_answers(
     ]
     progress.start("answers", len(places))
     progress.advance(len(places) - len(requests), 0, 0)
-    with path.open("a", encoding="utf-8") as file:
-        for response in HFEngine(subject, config.engine.batch_size).generate(requests):
+    engine = make_engine(subject, config.engine, config.subject)
+    with path.open("a", encoding="utf-8") as file, closing(engine):
+        for response in engine.generate(requests):
             record = {"id": response.id, "text": response.text, "ends": response.finish == "stop"}
             append_record(file, record)
             done[response.id] = record

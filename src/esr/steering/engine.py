@@ -105,6 +105,10 @@ class Response:
 class Engine(Protocol):
     """Generates steered responses and reads latents. ``esr.steering.hf`` is the reference implementation."""
 
+    def check(self, request: Request) -> None:
+        """Raises UserError for a request that cannot run: too long, a layer, width or latent out of range."""
+        ...
+
     def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Yield one response per request, as they finish, in any order.
 
@@ -145,4 +149,13 @@ class Engine(Protocol):
     def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
         """For each unsteered (token_ids, start, end): every latent's maximum, shape [latents], over the token
         positions start..end-1."""
+        ...
+
+    def about(self) -> dict[str, str]:
+        """What computes, for the study's provenance: engine, device and what else determines its numbers. Empty for an
+        engine that has not been needed yet."""
+        ...
+
+    def close(self) -> None:
+        """End its processes and free what it holds."""
         ...

@@ -62,6 +62,13 @@ class HFEngine:
         """Raises UserError for a request that cannot run: too long, a layer, width or latent out of range."""
         check_request(self.subject, request)
 
+    def about(self) -> dict[str, str]:
+        """See ``Engine.about``."""
+        return {"engine": "hf", "device": str(self.subject.device)}
+
+    def close(self) -> None:
+        """Nothing to end: the subject holds the weights."""
+
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         limit = self.batch_size or fitting_rows(self.subject, requests)
         waiting = _Waiting(requests)

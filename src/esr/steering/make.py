@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
-from esr.steering.engine import Engine
+from collections.abc import Callable
+
+from esr.steering.checks import check_request
+from esr.steering.engine import Engine, Request
+from esr.steering.on_demand import OnDemand
 from esr.steering.settings import EngineSettings
 from esr.subjects.loading import Subject, load_subject
 from esr.subjects.spec import SubjectSpec
+
+Check = Callable[[Request], None]
 
 
 def load_for(spec: SubjectSpec, settings: EngineSettings) -> Subject:
     """The subject, with the weights its engine needs in this process.
 
-    vLLM loads the weights itself. What the rest of the software uses of the model are the unembedding and the final
-    norm (restart promotion), so for ``vllm`` only those, and the embedding, are loaded here, on the CPU; the decoder
-    layers are left out. Raises what ``load_subject`` raises.
+    vLLM and replicas load the weights themselves. What the rest of the software uses of the model are the unembedding
+    and the final norm (restart promotion), so for them only those, and the embedding, are loaded here, on the CPU; the
+    decoder layers are left out. Raises what ``load_subject`` raises.
     """
-    if settings.backend == "hf":
+    if settings.backend == "hf" and not settings.replicated:
         return load_subject(spec)
     return load_subject(spec.model_copy(update={"device": "cpu", "device_map": None}), decoder_weights=False)
 
 
-def make_engine(subject: Subject, settings: EngineSettings) -> Engine:
-    """The engine of the settings, started. Raises UserError for a backend that is not installed or cannot run it."""
+def make_check(subject: Subject, settings: EngineSettings) -> Check:
+    """What refuses a request that the engine of these settings cannot run, without starting it.
+
+    Raises UserError for a backend or Ray that is not installed, and for a subject the backend cannot run.
+    """
+    if settings.replicated:
+        from esr.steering.replicas import check_ray
+
+        check_ray()
+    if settings.backend == "hf":
+        return lambda request: check_request(subject, request)
+    from esr.steering.vllm.requests import check_for_vllm
+    from esr.steering.vllm.start import check_subject, check_version
+
+    check_version()
+    check_subject(subject)
+    return lambda request: check_for_vllm(subject, request, settings.vllm.max_model_len)
+
+
+def make_engine(subject: Subject, settings: EngineSettings, spec: SubjectSpec | None = None) -> Engine:
+    """The engine of the settings. vLLM and replicas start when they are first needed.
+
+    ``spec``: what replicas load, default the subject's own; where ``load_for`` has put a subject on the CPU, the spec
+    that was asked for. Raises UserError as ``make_check``.
+    """
+    check = make_check(subject, settings)
+    if settings.replicated:
+        from esr.steering.replicas import Replicas
+
+        return OnDemand(check, lambda: Replicas(subject, settings, check, spec or subject.spec))
     if settings.backend == "hf":
         from esr.steering.hf import HFEngine
 
         return HFEngine(subject, settings.batch_size)
     from esr.steering.vllm.engine import VLLMEngine
 
-    return VLLMEngine(subject, settings.vllm, settings.batch_size or 64)
+    return OnDemand(check, lambda: VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH))

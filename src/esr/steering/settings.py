@@ -7,6 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+BATCH = 64
+"""Requests in flight where neither the user nor free memory says how many."""
+
+
 class VLLMSettings(BaseModel):
     """What the vllm engine is started with."""
 
@@ -27,13 +31,33 @@ class VLLMSettings(BaseModel):
 
 
 class EngineSettings(BaseModel):
-    """How it is computed. May change between runs of one study: greedy float32 results do not depend on it."""
+    """How it is computed. May change between runs of one study, except for ``backend`` where tokens are sampled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backend: Literal["hf", "vllm"] = "hf"
-    """``hf``: transformers, any causal language model; ``vllm``: upstream vLLM (extra ``vllm``). Greedy tokens are the
-    same; sampled ones are not, because vLLM draws with another generator."""
+    """``hf``: transformers, any causal language model; ``vllm``: upstream vLLM (extra ``vllm``). Greedy float32 tokens
+    are the same; sampled ones are not, because vLLM draws with another generator, so a study keeps its backend."""
     batch_size: int | None = Field(None, ge=1)
-    """Most requests in flight. Default: as many as fit into the free memory (hf), 64 (vllm)."""
+    """Most requests in flight, in each replica. Default: as many as fit into the free memory (hf), 64 (vllm, and
+    replicas that share a GPU or a machine's memory)."""
+    replicas: int = Field(1, ge=1)
+    """Engines at work on the study, each in a process of its own (extra ``ray``); 1 without ``ray_address``: one, in
+    this process."""
+    ray_address: str | None = None
+    """The Ray cluster the replicas run on: ``auto``, or HOST:PORT of its head. Default: this machine alone."""
+    gpus_per_replica: float | None = Field(None, ge=0)
+    """GPUs Ray sets aside for each replica. Default: 0 for a subject on the CPU or a cluster without a GPU; else those
+    that vLLM's parallel settings name, or 1."""
+    cpus_per_replica: float = Field(1.0, gt=0)
+    """CPU cores Ray sets aside for each replica, and threads it computes with on a CPU."""
     vllm: VLLMSettings = VLLMSettings()
+
+    @property
+    def replicated(self) -> bool:
+        """Whether engines run as Ray actors."""
+        return self.replicas > 1 or self.ray_address is not None
+
+    def of_one_replica(self) -> EngineSettings:
+        """What each replica starts its own engine with."""
+        return self.model_copy(update={"replicas": 1, "ray_address": None})

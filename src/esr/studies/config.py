@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esr.errors import UserError
+from esr.steering.settings import EngineSettings
 from esr.studies.calibration.records import CalibrationSettings
 from esr.studies.mistakes import in_words, meant
 from esr.subjects.spec import ORGANISMS, SubjectSpec
@@ -112,13 +113,6 @@ TRANSPORT = {"base_url", "batch", "max_connections", "max_tries", "timeout"}
 """Settings of the judge that say how verdicts are fetched, not which."""
 
 
-class EngineSettings(_Section):
-    """How it is computed. May change between runs of one study: float32 results do not depend on it."""
-
-    batch_size: int | None = Field(None, ge=1)
-    """Most requests in flight; by default as many as fit into the free memory."""
-
-
 class StudyConfig(_Section):
     """Everything in ``study.toml``."""
 
@@ -163,11 +157,14 @@ class StudyConfig(_Section):
             raise UserError(f"every setting of [experiment] {key} is as it must be", wrong) from None
 
     def locked(self) -> dict[str, Any]:
-        """The settings that determine results, as plain data: all but [engine], what concerns experiments
-        and how the judge is reached."""
-        return self.model_dump(
+        """The settings that determine results, as plain data: all but what concerns experiments, how the judge is
+        reached, and [engine], of which only a backend that draws tokens in its own way counts."""
+        settings = self.model_dump(
             mode="json", exclude={"engine": True, "experiments": True, "experiment": True, "judge": TRANSPORT}
         )
+        if self.engine.backend != "hf" and self.sampling.temperature > 0:
+            settings["engine"] = {"backend": self.engine.backend}
+        return settings
 
     def selection_key(self) -> str:
         """Hash of the settings that determine which directions are chosen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,8 @@ import transformers
 
 from esr.directions.concreteness import ConcretenessGrader
 from esr.errors import UserError
-from esr.steering.hf import HFEngine
 from esr.steering.interventions import Direction
+from esr.steering.make import Check, load_for, make_check, make_engine
 from esr.studies.asking import Asker
 from esr.studies.calibrating import calibrate, from_json, to_json
 from esr.studies.calibration.records import Calibration
@@ -30,7 +31,7 @@ from esr.studies.measure import Measurer
 from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
 from esr.studies.store import Store
-from esr.subjects.loading import Subject, load_subject
+from esr.subjects.loading import Subject
 
 _PACKAGES = ("esr", "torch", "transformers", "sae-lens", "numpy")
 
@@ -61,39 +62,38 @@ def run_study(
             hold_experiment(store, key, values.model_dump(mode="json"))
         transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
-        subject = load_subject(config.subject)
+        subject = load_for(config.subject, config.engine)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
-        _check_requests(asker)
+        _check_requests(asker, make_check(subject, config.engine))
         hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
         hold_files(store, hashes | candidates.hashes)
-        _hold_provenance(store, subject)
-        engine = HFEngine(subject, config.engine.batch_size)
+        _hold_provenance(store, subject, {})
         coverage = Coverage.of(config.judge)
         record_judge(store, judge, config.judge, coverage)
         grader = Grader(store, judge, progress, coverage)
-        measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
         progress.end()
-        _Run(candidates, asker, measurer, folder, chosen, settings, progress, concreteness).all()
+        with closing(make_engine(subject, config.engine, config.subject)) as engine:
+            measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
+            _Run(candidates, asker, measurer, folder, chosen, settings, progress, concreteness).all()
 
 
-def _check_requests(asker: Asker) -> None:
+def _check_requests(asker: Asker, check: Check) -> None:
     """Every prompt fits, before anything is generated."""
-    engine = HFEngine(asker.subject)
     for prompt in range(len(asker.prompts)):
         request = asker.task("trial", Condition("check"), Cell(0, prompt, 0), None, 0.0).request
-        engine.check(replace(request, id=f"for prompt {prompt + 1}"))
+        check(replace(request, id=f"for prompt {prompt + 1}"))
 
 
-def _hold_provenance(store: Store, subject: Subject) -> None:
-    """Store what the study is computed with, until its thresholds are known."""
+def _hold_provenance(store: Store, subject: Subject, engine: Mapping[str, str]) -> None:
+    """Store what the study is computed with, until its thresholds are known. ``engine``: what it says about itself."""
     if is_locked(store):
         return
-    provenance = {p: version(p) for p in _PACKAGES}
+    provenance = json.loads(store.meta("provenance") or "{}")  # a later run may find all stored and start no engine
+    provenance |= {p: version(p) for p in _PACKAGES} | dict(engine)
     provenance |= {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": str(subject.device),
         "dtype": subject.spec.dtype,
         "weights": subject.fingerprint,
         "subject": subject.spec.digest(),
@@ -141,6 +141,7 @@ class _Run:
         settings = self.asker.config.calibration
         self.progress.start("calibration", settings.rounds * settings.repeats * len(directions))
         results = calibrate(self.asker, self.measurer, directions, unsteered)
+        _hold_provenance(store, self.asker.subject, self.measurer.engine.about())
         store.set_record("calibration", "all", to_json(results))
         self.progress.end()
         return results

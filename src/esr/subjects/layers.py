@@ -18,6 +18,16 @@ def decoder_layers(model: Any) -> list[nn.Module]:
 
     Raises UserError if there is no such list or more than one.
     """
+    return list(_module_list(model))
+
+
+def drop_layers(model: Any) -> None:
+    """Free the decoder layers of a model of which only embedding, final norm and unembedding are needed. Raises
+    UserError as ``decoder_layers``."""
+    del _module_list(model)[:]
+
+
+def _module_list(model: Any) -> nn.ModuleList:
     n_layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
     decoder: nn.Module = model.get_decoder()
     found = [
@@ -32,7 +42,7 @@ def decoder_layers(model: Any) -> list[nn.Module]:
             f"{len(outermost)} such lists in {type(model).__name__}",
             "This model class is not supported",
         )
-    return list(outermost[0][1])
+    return outermost[0][1]
 
 
 def check_layer(name: str, layer: int, n_layers: int) -> int:

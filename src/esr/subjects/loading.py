@@ -14,7 +14,7 @@ from esr.errors import UserError
 from esr.subjects.fingerprint import folder_fingerprint
 from esr.subjects.labels import read_labels
 from esr.subjects.latents import LatentReader
-from esr.subjects.layers import check_layer, decoder_layers
+from esr.subjects.layers import check_layer, decoder_layers, drop_layers
 from esr.subjects.sae import first_line, load_reader, read_layer_of
 from esr.subjects.spec import SubjectSpec, looks_like_folder
 from esr.subjects.threads import choose_threads
@@ -147,7 +147,7 @@ def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_we
     options: dict[str, Any] = {"device_map": spec.device_map} if spec.device_map else {}
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None):
         options["attn_implementation"] = "eager"  # Gemma 2: transformers 5.19's default leaves the capping out
-    if not decoder_weights:
+    if not decoder_weights and not spec.adapter:
         options["config"] = _without_layers(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -170,7 +170,18 @@ def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_we
         raise _unknown_model(spec, error) from error
     if spec.adapter:
         model = _merge_adapter(model, spec.adapter)
+        if not decoder_weights:
+            drop_layers(model)
     return model.eval().requires_grad_(False)
+
+
+def save_merged(spec: SubjectSpec, folder: Path) -> None:
+    """Write the model with its adapter merged, config and safetensors, for an engine that reads weights from files.
+
+    Merged on the CPU. Raises UserError as ``load_subject``.
+    """
+    model = _load_model(spec.model_copy(update={"device_map": None}), torch.device("cpu"), _load_config(spec), True)
+    model.save_pretrained(folder)
 
 
 def _without_layers(config: Any) -> Any:

@@ -18,17 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esr.errors import SteeringError, UserError
-from esr.steering.checks import check_ids, check_interventions, check_request, check_span
+from esr.steering.checks import check_ids, check_interventions, check_span
 from esr.steering.engine import Request, Response
 from esr.steering.interventions import Intervention
 from esr.steering.settings import VLLMSettings
 from esr.steering.vllm.client import Client, Done
+from esr.steering.vllm.requests import check_for_vllm
 from esr.steering.vllm.start import check_subject, check_version, start, stop
 from esr.steering.vllm.wire import Reading, unpack_activity, unpack_latents
 from esr.subjects.latents import Activity, check_latent
 from esr.subjects.loading import Subject
-
-_COLDEST, _HOTTEST = 0.01, 2.0  # vLLM raises lower temperatures to the first and refuses higher than the second
 
 
 class VLLMEngine:
@@ -42,7 +41,7 @@ class VLLMEngine:
     def __init__(self, subject: Subject, settings: VLLMSettings | None = None, batch_size: int = 64) -> None:
         if batch_size < 1:
             raise UserError("batch_size is at least 1", batch_size)
-        check_version()
+        self._version = check_version()
         check_subject(subject)
         self.subject = subject
         self._vllm = start(subject, settings or VLLMSettings(), batch_size)
@@ -59,9 +58,16 @@ class VLLMEngine:
     def _install(self) -> None:
         subject = self.subject
         answers = self._client.call("esr_install", subject.spec.model_dump_json(), subject.n_layers, subject.read_layer)
-        held = {layer for answer in answers for layer in json.loads(answer)["layers"]}
+        workers = [json.loads(answer) for answer in answers]
+        held = {layer for worker in workers for layer in worker["layers"]}
         if held != set(range(subject.n_layers)):
             raise SteeringError(f"vLLM's workers hold layers {sorted(held)}, the model has {subject.n_layers}")
+        self._about = {"engine": "vllm", "vllm": self._version, "workers": str(len(workers))}
+        self._about |= {name: ", ".join(sorted({w[name] for w in workers})) for name in ("device", "runner")}
+
+    def about(self) -> dict[str, str]:
+        """See ``Engine.about``."""
+        return self._about
 
     def close(self) -> None:
         """End vLLM and its processes. The engine cannot be used afterwards."""
@@ -77,22 +83,8 @@ class VLLMEngine:
         return (self._response(done) for done in self._client.run((request, None) for request in requests))
 
     def check(self, request: Request) -> None:
-        """Raises UserError for a request that cannot run, also for sampling that vLLM does not have:
-        ``penalty_over="generated"`` with a repetition penalty, and some temperatures."""
-        check_request(self.subject, request, self.context)
-        sampling = request.sampling
-        if sampling.repetition_penalty != 1 and sampling.penalty_over == "generated":
-            raise UserError(
-                "vLLM's repetition penalty counts prompt and response",
-                'penalty_over="generated"',
-                'Use penalty_over = "all", or backend = "hf"',
-            )
-        if not (sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST):
-            raise UserError(
-                f"vLLM's temperature is 0 or lies in {_COLDEST:g}..{_HOTTEST:g}",
-                sampling.temperature,
-                'Use 0 for greedy, or backend = "hf"',
-            )
+        """See ``check_for_vllm``."""
+        check_for_vllm(self.subject, request, self.context)
 
     def _response(self, done: Done) -> Response:
         request = done.request

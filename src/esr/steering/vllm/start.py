@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from esr.errors import UserError
 from esr.steering.settings import VLLMSettings
 from esr.steering.vllm.layers import check_architecture
-from esr.subjects.loading import Subject
+from esr.steering.vllm.owner import claim
+from esr.subjects.loading import Subject, save_merged
 from esr.subjects.sae import first_line
 
 SUPPORTED = (0, 32)
@@ -44,31 +49,47 @@ def check_version() -> str:
 def check_subject(subject: Subject) -> None:
     """Raises UserError for a subject that vLLM cannot run with steering."""
     check_architecture(subject.model.config)
-    if subject.spec.adapter:
-        raise UserError(
-            "the vllm engine runs weights as they are stored",
-            f"adapter={subject.spec.adapter!r}",
-            'Merge the adapter into the model and save it, or use backend = "hf"',
-        )
 
 
 def start(subject: Subject, settings: VLLMSettings, batch_size: int) -> Any:
     """vLLM's engine with the steering worker in it, not yet installed.
 
-    Sets environment variables that are not set: the first model runner, no usage statistics
-    sent, no log but warnings. Raises UserError when vLLM does not start.
+    An adapter is merged into the weights first: vLLM reads the result from a temporary folder. Sets environment
+    variables that are not set: the first model runner, no usage statistics sent, no log but warnings. Raises UserError
+    when vLLM does not start.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    claim()
+    with _weights(subject) as source:
+        return _start(source, subject, settings, batch_size)
+
+
+@contextmanager
+def _weights(subject: Subject) -> Iterator[str]:
+    """What vLLM loads: the model as it is named or, with an adapter, a folder with the merged weights."""
+    spec = subject.spec
+    if spec.adapter is None:
+        yield spec.model_source()
+        return
+    with TemporaryDirectory(prefix="esr-merged-") as folder:
+        save_merged(spec, Path(folder))
+        yield folder
+
+
+def _start(source: str, subject: Subject, settings: VLLMSettings, batch_size: int) -> Any:
     from vllm import EngineArgs, LLMEngine
     from vllm.platforms import current_platform
 
-    spec = subject.spec
+    spec, merged = subject.spec, subject.spec.adapter is not None
     gib = settings.cache_gib or (1.0 if current_platform.is_cpu() else None)
+    devices = settings.tensor_parallel * settings.pipeline_parallel
     try:
         arguments = EngineArgs(
-            model=spec.model_source(),
-            revision=spec.revision,
+            model=source,
+            revision=None if merged else spec.revision,
+            tokenizer=spec.model_source(),
+            tokenizer_revision=spec.revision,
             dtype=spec.dtype,
             trust_remote_code=spec.trust_remote_code,
             worker_extension_cls="esr.steering.vllm.worker.SteeringWorker",
@@ -78,6 +99,7 @@ def start(subject: Subject, settings: VLLMSettings, batch_size: int) -> Any:
             generation_config="vllm",  # sampling is the request's, nothing of it the model's
             tensor_parallel_size=settings.tensor_parallel,
             pipeline_parallel_size=settings.pipeline_parallel,
+            distributed_executor_backend="mp" if devices > 1 else "uni",  # inside of a Ray actor it would choose Ray
             max_model_len=settings.max_model_len or -1,  # -1: what fits into memory
             max_num_seqs=batch_size,
             max_num_batched_tokens=settings.max_batched_tokens,

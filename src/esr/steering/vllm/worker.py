@@ -16,15 +16,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from esr.steering.vllm.layers import own_layers, residual_stream, with_stream
+from esr.steering.vllm.owner import follow_owner
 from esr.steering.vllm.table import RequestTable
 from esr.steering.vllm.wire import EXTRA
+
+follow_owner()  # vLLM imports this in its workers, and calls nothing of it until the weights are there
 
 
 class SteeringWorker:
     """Methods the engine calls in every worker. Their names begin with ``esr_`` to stay clear of vLLM's."""
 
     def esr_install(self, spec: str, n_layers: int, read_layer: int) -> str:
-        """Load the SAE, if the spec (JSON) names one, and set the hooks. Returns JSON: layers held, runner."""
+        """Load the SAE, if the spec (JSON) names one, and set the hooks. Returns JSON: layers held, device, runner."""
         from vllm.distributed import get_tensor_model_parallel_rank
 
         from esr.subjects.sae import load_reader
@@ -37,7 +40,8 @@ class SteeringWorker:
         reads = get_tensor_model_parallel_rank() == 0
         self.esr_table = RequestTable(list(layers), runner.device, reader, read_layer, reads)
         install(runner, layers, self.esr_table)
-        return json.dumps({"layers": sorted(layers), "runner": type(runner).__module__})
+        about = {"device": runner.device.type, "runner": type(runner).__module__}
+        return json.dumps(about | {"layers": sorted(layers)})
 
     def esr_register(self, vectors: dict[str, bytes]) -> None:
         """See ``RequestTable.register``."""

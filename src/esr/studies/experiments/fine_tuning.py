@@ -24,6 +24,7 @@ def check(folder: Path, config: StudyConfig, settings: FineTuneSettings) -> None
 
 def work(lab: Lab, settings: FineTuneSettings) -> dict[str, Any]:
     """Train and measure; the studies of the adapters lie in the study's folder."""
+    lab.engine.close()  # training needs its memory; it starts again when the study asks it for more
     from esr.finetuning.shares import run_shares
     from esr.studies.study import Study
 
