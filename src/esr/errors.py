@@ -18,6 +18,10 @@ class UserError(Exception):
             parts.append(remedy.rstrip(".") + ".")
         super().__init__(" ".join(parts))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, object, str]]:
+        """As it was made: it may come from another process."""
+        return type(self), (self.rule, self.got, self.remedy)
+
 
 class SteeringError(RuntimeError):
     """Steering did not happen as asked, or broke the model: never a user's typing mistake, always worth a stop."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from esr.steering.checks import check_request
 from esr.steering.engine import Engine, Request
 from esr.steering.on_demand import OnDemand
-from esr.steering.settings import EngineSettings
+from esr.steering.settings import BATCH, EngineSettings
 from esr.subjects.loading import Subject, load_subject
 from esr.subjects.spec import SubjectSpec
 
@@ -32,7 +32,7 @@ def make_check(subject: Subject, settings: EngineSettings) -> Check:
     Raises UserError for a backend or Ray that is not installed, and for a subject the backend cannot run.
     """
     if settings.replicated:
-        from esr.steering.replicas import check_ray
+        from esr.steering.replicas.cluster import check_ray
 
         check_ray()
     if settings.backend == "hf":
@@ -53,13 +53,20 @@ def make_engine(subject: Subject, settings: EngineSettings, spec: SubjectSpec | 
     """
     check = make_check(subject, settings)
     if settings.replicated:
-        from esr.steering.replicas import Replicas
+        from esr.steering.replicas.engine import Replicas
 
-        return OnDemand(check, lambda: Replicas(subject, settings, check, spec or subject.spec))
+        return OnDemand(check, lambda: Replicas(settings, check, spec or subject.spec))
+    if settings.backend == "hf":
+        return start_engine(subject, settings)
+    return OnDemand(check, lambda: start_engine(subject, settings))
+
+
+def start_engine(subject: Subject, settings: EngineSettings) -> Engine:
+    """An engine in this process, started, whatever the settings say about replicas."""
     if settings.backend == "hf":
         from esr.steering.hf import HFEngine
 
         return HFEngine(subject, settings.batch_size)
     from esr.steering.vllm.engine import VLLMEngine
 
-    return OnDemand(check, lambda: VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH))
+    return VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH)

@@ -52,6 +52,10 @@ class OnDemand:
         """See ``Engine.read``."""
         return self.started().read(token_ids, latents, interventions, prompt_length=prompt_length)
 
+    def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.readings``."""
+        return self.started().readings(requests, latents)
+
     def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
         """See ``Engine.activity``."""
         return self.started().activity(texts)

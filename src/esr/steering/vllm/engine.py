@@ -22,9 +22,11 @@ from esr.steering.checks import check_ids, check_interventions, check_span
 from esr.steering.engine import Request, Response
 from esr.steering.interventions import Intervention
 from esr.steering.settings import VLLMSettings
+from esr.steering.stopping import stop
+from esr.steering.vllm import start
 from esr.steering.vllm.client import Client, Done
 from esr.steering.vllm.requests import check_for_vllm
-from esr.steering.vllm.start import check_subject, check_version, start, stop
+from esr.steering.vllm.start import check_subject, check_version
 from esr.steering.vllm.wire import Reading, unpack_activity, unpack_latents
 from esr.subjects.latents import Activity, check_latent
 from esr.subjects.loading import Subject
@@ -44,7 +46,7 @@ class VLLMEngine:
         self._version = check_version()
         check_subject(subject)
         self.subject = subject
-        self._vllm = start(subject, settings or VLLMSettings(), batch_size)
+        self._vllm = start.start(subject, settings or VLLMSettings(), batch_size)
         self._client = Client(self._vllm, batch_size, subject.end_ids)
         self._texts_at_once = batch_size
         self.context = int(self._vllm.model_config.max_model_len)
@@ -71,7 +73,7 @@ class VLLMEngine:
 
     def close(self) -> None:
         """End vLLM and its processes. The engine cannot be used afterwards."""
-        stop(self._vllm)
+        start.stop(self._vllm)
 
     # ---- generating
 
@@ -80,7 +82,7 @@ class VLLMEngine:
         check_ids(requests)
         for request in requests:
             self.check(request)
-        return (self._response(done) for done in self._client.run((request, None) for request in requests))
+        return (self._response(done) for done in self._client.run((r, None) for r in requests if not stop.asked))
 
     def check(self, request: Request) -> None:
         """See ``check_for_vllm``."""

@@ -1,0 +1,123 @@
+"""One engine made of several: the study's process hands work out and is the only one that writes.
+
+float32 results on a CPU are those of one engine, bit for bit: neither a response nor a reading depends on what else is
+computed (see ``esr.steering.hf``), so it does not matter which replica does what, or that one is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esr.steering.checks import check_ids
+from esr.steering.engine import Request, Response
+from esr.steering.interventions import Intervention
+from esr.steering.replicas.cluster import Cluster
+from esr.steering.replicas.dealing import Dealer
+from esr.steering.replicas.replica import Item
+from esr.steering.settings import BATCH, EngineSettings
+from esr.steering.stopping import stop
+from esr.subjects.spec import SubjectSpec
+
+if TYPE_CHECKING:
+    from esr.subjects.latents import Activity
+
+_TEXTS = 32  # texts in one batch of reading
+_FEWEST = 16  # requests in one batch of generating, where there are so many: fewer leave an engine idle
+_READ_AHEAD = 2  # batches of reading per replica that may be out or wait for an earlier one: what memory holds
+
+
+class Replicas:
+    """See ``esr.steering.engine.Engine``. ``check``: what refuses a request, here, before it is handed out; ``spec``:
+    the subject that every replica loads.
+
+    Raises UserError as ``Cluster``.
+    """
+
+    def __init__(self, settings: EngineSettings, check: Callable[[Request], None], spec: SubjectSpec) -> None:
+        self.check = check
+        self._settings = settings
+        self._cluster = Cluster(spec, settings)
+        self._dealer = Dealer(self._cluster, settings.replicas)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """See ``Engine.generate``. Requests go out in the order of their length: like with like fills a batch best."""
+        check_ids(requests)
+        for request in requests:
+            self.check(request)
+        order = sorted(requests, key=lambda r: len(r.prompt_ids) + len(r.prefill_ids))
+        batches = self._batches(list(enumerate(order)))
+        return (response for _, response in self._dealer.deal("generate", batches, may=lambda: not stop.asked))
+
+    def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
+        """Smaller towards the end, so that all replicas end together."""
+        at = 0
+        while at < len(items):
+            fair = -(-(len(items) - at) // (2 * self._settings.replicas))
+            size = max(_FEWEST, min(2 * (self._settings.batch_size or BATCH), fair))
+            yield items[at : at + size]
+            at += size
+
+    def read(
+        self,
+        token_ids: Sequence[int],
+        latents: Sequence[int],
+        interventions: Sequence[Intervention] = (),
+        *,
+        prompt_length: int | None = None,
+    ) -> NDArray[np.float32]:
+        """See ``Engine.read``."""
+        split = len(token_ids) if prompt_length is None else prompt_length
+        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
+        return next(self.readings([request], latents))
+
+    def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.readings``."""
+        return self._in_order("readings", ((request, tuple(latents)) for request in requests))
+
+    def activity(self, texts: Iterable[tuple[Request, int, int]]) -> Iterator[Activity]:
+        """See ``Engine.activity``."""
+        return self._in_order("activity", iter(texts))
+
+    def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
+        """See ``Engine.max_activations``."""
+        for activity in self.activity((Request("read", tuple(ids)), start, end) for ids, start, end in sequences):
+            yield activity.maximum
+
+    def _in_order(self, method: str, texts: Iterator[Any]) -> Iterator[Any]:
+        """Results in the order of the texts, of which a bounded number is drawn ahead."""
+        results: dict[int, Any] = {}
+        drawn = given = 0
+        window = _TEXTS * _READ_AHEAD * self._settings.replicas
+
+        def batches() -> Iterator[list[Item]]:
+            nonlocal drawn
+            while batch := list(islice(texts, _TEXTS)):
+                items = list(enumerate(batch, drawn))
+                drawn += len(batch)
+                yield items
+
+        def may() -> bool:
+            return drawn - given < window
+
+        for place, result in self._dealer.deal(method, batches(), whole=True, may=may):
+            results[place] = result
+            while given in results:
+                found = results.pop(given)
+                given += 1  # before it is given away: what asks for the next may be handed out meanwhile
+                yield found
+
+    def about(self) -> dict[str, str]:
+        """See ``Engine.about``: what the replicas have in common, and how many there are."""
+        every = self._dealer.started()
+        names = sorted({name for one in every for name in one} - {"pid"})
+        same = {name: ", ".join(sorted({one[name] for one in every if name in one})) for name in names}
+        return same | {"replicas": str(self._settings.replicas)}
+
+    def close(self) -> None:
+        """See ``Engine.close``: ends the replicas."""
+        self._cluster.close()

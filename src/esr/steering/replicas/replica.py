@@ -1,0 +1,63 @@
+"""The part that lives in a replica's process: one engine, made there when it is first asked for something.
+
+What comes back is a stream of (place, result), so that the study's process knows what a replica that died had done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esr.steering.engine import Engine, Request
+
+Item = tuple[int, Any]
+"""(place in the work, what to do or what came out)."""
+
+
+class Replica:
+    """One engine. Made into a Ray actor by ``cluster``; methods are called one after another."""
+
+    def __init__(self, spec: str, settings: str) -> None:
+        """``spec``, ``settings``: SubjectSpec and EngineSettings as JSON."""
+        self._spec, self._settings = spec, settings
+        self._engine: Engine | None = None
+
+    def start(self) -> dict[str, str]:
+        """Load the subject and start its engine, unless that is done. Returns what the engine says about itself, and
+        the process id."""
+        return self._started().about() | {"pid": str(os.getpid())}
+
+    def _started(self) -> Engine:
+        if self._engine is None:
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # this is already a process of its own
+            import transformers
+
+            from esr.steering.make import load_for, start_engine
+            from esr.steering.settings import EngineSettings
+            from esr.subjects.spec import SubjectSpec
+
+            transformers.utils.logging.disable_progress_bar()
+            settings = EngineSettings.model_validate_json(self._settings)
+            self._engine = start_engine(load_for(SubjectSpec.model_validate_json(self._spec), settings), settings)
+        return self._engine
+
+    def generate(self, items: Sequence[tuple[int, Request]]) -> Iterator[Item]:
+        """Responses, as they finish."""
+        places = {request.id: place for place, request in items}
+        for response in self._started().generate([request for _, request in items]):
+            yield places[response.id], response
+
+    def activity(self, items: Sequence[tuple[int, tuple[Request, int, int]]]) -> Iterator[Item]:
+        """See ``Engine.activity``; in order."""
+        found = self._started().activity([text for _, text in items])
+        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
+            yield place, result
+
+    def readings(self, items: Sequence[tuple[int, tuple[Request, tuple[int, ...]]]]) -> Iterator[Item]:
+        """See ``Engine.readings``; the latents are the same in all items."""
+        latents = items[0][1][1]
+        found = self._started().readings([request for _, (request, _) in items], latents)
+        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
+            yield place, result
