@@ -85,7 +85,8 @@ def test_the_readings_of_one_engine_in_order(one: Any, two: Any) -> None:
         np.testing.assert_array_equal(found, expected)
     request = requests[0]
     np.testing.assert_array_equal(
-        two.read(request.prompt_ids, [3], request.interventions), one.read(request.prompt_ids, [3], request.interventions)
+        two.read(request.prompt_ids, [3], request.interventions),
+        one.read(request.prompt_ids, [3], request.interventions),
     )
 
 
@@ -114,6 +115,7 @@ def test_a_call_inside_of_another(one: Any, two: Any) -> None:
     assert {r.id: r for r in [first, *rest]} == answers(one, requests)
 
 
+@pytest.mark.slow  # a replica takes seconds to start; test_replicas_study kills one by default
 @pytest.mark.parametrize("moment", [0, 1, 20, 60])
 def test_a_killed_replica_is_made_up_for(one: Any, two: Any, moment: int) -> None:
     requests = mixed_requests(120, seed=10 + moment)
@@ -130,6 +132,7 @@ def test_a_killed_replica_is_made_up_for(one: Any, two: Any, moment: int) -> Non
     assert victim not in processes(two)
 
 
+@pytest.mark.slow
 def test_a_replica_killed_while_it_reads(one: Any, two: Any) -> None:
     spans = [(Request(f"{k}", (9, 10, 11 + k % 80)), 0, 3) for k in range(400)]
     found = []

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from vllm_requests import answers, differing, mixed_requests
 
@@ -46,3 +54,106 @@ def test_two_tensor_parallel_ranks(organism: Any, run_engine: Any, reference: An
         found, expected = answers(engine, requests), answers(reference, requests)
         assert len(differing(found, expected)) <= 1
         check_answers_and_readings(engine, organism, reference, 4)
+
+
+OWNER = """
+import sys
+from esr.steering.make import load_for, make_engine
+from esr.steering.settings import EngineSettings
+from esr.steering.engine import Request, Sampling
+from esr.steering.stopping import stop
+from esr.subjects.published import published_subject
+
+spec = published_subject("organism").spec
+settings = EngineSettings(
+    backend="vllm", vllm={"cache_gib": 0.25, "tensor_parallel": int(sys.argv[1])}
+)
+engine = make_engine(load_for(spec, settings), settings)
+print("starting", flush=True)
+engine.started()
+requests = [Request(f"r{k}", (1, 40, 50 + k % 9), sampling=Sampling(0, max_new_tokens=200)) for k in range(400)]
+n = 0
+with stop.listening(lambda: print("stopping", flush=True)), stop.finishing():
+    for _ in engine.generate(requests):
+        n += 1
+        if n == 5:
+            print("running", flush=True)
+engine.close()
+print("finished", n, flush=True)
+"""
+
+
+@contextmanager
+def owner(tensor_parallel: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs an engine, in a session of its own: what Ctrl-C in a terminal reaches."""
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", OWNER, str(tensor_parallel)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def await_word(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(word):
+            return line
+    raise AssertionError(f"it ended before it said {word}")
+
+
+def engines_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """vLLM's processes, which run its code: not the helper that multiprocessing starts to track resources."""
+    every = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in every if "resource_tracker" not in " ".join(p.cmdline())]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert [p for p in left if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def check_killed(tensor_parallel: int) -> None:
+    with owner(tensor_parallel) as process:
+        await_word(process, "running")
+        engines = engines_of(process)
+        assert len(engines) >= (1 if tensor_parallel == 1 else 3)
+        process.kill()
+        assert_gone(engines)
+
+
+def test_nothing_outlives_a_killed_owner() -> None:
+    check_killed(1)
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_owner_of_two_ranks() -> None:
+    check_killed(2)
+
+
+@pytest.mark.slow
+def test_nothing_outlives_an_owner_killed_while_the_engine_starts() -> None:
+    with owner() as process:
+        await_word(process, "starting")
+        while not (engines := engines_of(process)):
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.kill()
+        assert_gone(engines)
+
+
+def test_ctrl_c_lets_requests_finish_and_ends_the_engine() -> None:
+    """As in a terminal: every process of the session gets it."""
+    with owner() as process:
+        await_word(process, "running")
+        engines = engines_of(process)
+        os.killpg(process.pid, signal.SIGINT)
+        await_word(process, "stopping")
+        finished = int(await_word(process, "finished").split()[1])
+        assert 5 <= finished < 400
+        assert process.wait(timeout=60) == 0
+        assert_gone(engines)

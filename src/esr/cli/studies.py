@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,12 @@ def run(
         typer.Option(help="Key from `esr experiments`; repeat for several. Default: study.toml's."),
     ] = None,
     max_cost: MaxCost = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Engines at work, as Ray actors. Default: study.toml's.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster they run on: auto, or HOST:PORT. Default: this machine.")
+    ] = None,
 ) -> None:
     """Run a study, or what is missing of it. Stop it at any moment and run it again.
 
@@ -45,7 +52,8 @@ def run(
     from esr.studies.study import Study
 
     keys = experiment or list(read_config(study).experiments)
-    run_experiments(study, keys, max_cost)
+    given = {"replicas": replicas, "ray_address": ray_address}
+    run_experiments(study, keys, max_cost, {name: value for name, value in given.items() if value is not None})
     opened = Study.open(study)
     show_results(opened, opened.trials, None if ALL in keys else keys)
 
@@ -219,12 +227,16 @@ def _as_json(study: Study, trials: pd.DataFrame | None) -> dict[str, Any]:
     }
 
 
-def run_experiments(folder: Path, keys: list[str], max_cost: float | None = None) -> None:
-    """Run, with a display of progress."""
+def run_experiments(
+    folder: Path, keys: list[str], max_cost: float | None = None, engine: Mapping[str, Any] | None = None
+) -> None:
+    """Run, with a display of progress. ``engine``: settings of [engine] that hold for this run."""
     from esr.studies.config import read_config
     from esr.studies.planning import plan_run
 
     config = read_config(folder)
+    if engine:
+        config = config.model_copy(update={"engine": config.engine.model_copy(update=dict(engine))})
     agree_on_cost(plan_run(folder, config, keys), max_cost)
     with progress() as shown:
         from esr.studies.runner import run_study

@@ -12,6 +12,8 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _NAME = "ESR_ENGINE_OWNER"
 _EVERY = 1.0  # seconds between looks, where the system has no file descriptors for processes
@@ -28,6 +30,23 @@ def follow_owner() -> None:
     if owner in (0, os.getpid()) or any(t.name == _NAME for t in threading.enumerate()):
         return
     threading.Thread(target=_follow, args=(owner, os.getppid()), name=_NAME, daemon=True).start()
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Processes started inside do not get Ctrl-C, which a terminal sends to all of a command's: vLLM's would end while
+    this one lets its requests finish. This one still gets it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    done = threading.Event()
+    threading.Thread(target=done.wait, name="takes Ctrl-C", daemon=True).start()  # a thread that does not block it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        done.set()
 
 
 def _follow(owner: int, parent: int) -> None:

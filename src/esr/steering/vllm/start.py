@@ -13,7 +13,7 @@ from typing import Any
 from esr.errors import UserError
 from esr.steering.settings import VLLMSettings
 from esr.steering.vllm.layers import check_architecture
-from esr.steering.vllm.owner import claim
+from esr.steering.vllm.owner import claim, shielded
 from esr.subjects.loading import Subject, save_merged
 from esr.subjects.sae import first_line
 
@@ -107,7 +107,8 @@ def _start(source: str, subject: Subject, settings: VLLMSettings, batch_size: in
             kv_cache_memory_bytes=None if gib is None else int(gib * 2**30),
             disable_log_stats=True,
         )
-        return LLMEngine.from_engine_args(arguments)
+        with shielded():
+            return LLMEngine.from_engine_args(arguments)
     except Exception as error:
         raise UserError(
             "vLLM starts with this subject and these settings",
