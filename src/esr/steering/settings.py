@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 BATCH = 64
 """Requests in flight where neither the user nor free memory says how many."""
 
