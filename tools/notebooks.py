@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -22,6 +23,9 @@ from nbconvert import MarkdownExporter
 
 SECONDS = 300
 """Most that one cell may take."""
+
+STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
+"""Of pandas, with every table: the site has its own."""
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
@@ -43,6 +47,7 @@ def write_page(path: Path, folder: Path) -> None:
     text, resources = MarkdownExporter().from_filename(
         str(path), resources={"unique_key": path.stem, "output_files_dir": path.stem}
     )
+    text = STYLE.sub("", text).replace('<table border="1" class="dataframe">', "<table>")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{path.stem}.md").write_text(text, encoding="utf-8")
     for name, data in resources["outputs"].items():

@@ -176,7 +176,7 @@ def command_lines(name: str, command: Any) -> list[str]:
     words = " ".join((command.help or "").split())
     text, _, example = words.partition("Example: ")
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join([name, *(str(p.metavar or p.name).upper() for p in arguments)])
+    usage = " ".join([name, *(argument_name(p) for p in arguments)])
     lines = [f"## `{usage}`", "", cell(text), ""]
     if example:
         lines += ["```text", example.strip(), "```", ""]
@@ -184,6 +184,12 @@ def command_lines(name: str, command: Any) -> list[str]:
     if options:
         lines += ["| option | meaning | default |", "|---|---|---|", *map(option_row, options), ""]
     return lines
+
+
+def argument_name(argument: Any) -> str:
+    """As in a line of usage: in brackets when it may be left out."""
+    name = str(argument.metavar or argument.name).upper()
+    return name if argument.required else f"[{name}]"
 
 
 def option_row(option: Any) -> str:
