@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from esr.studies.study import Study
 
 
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
 @app.command()
 def run(
     study: StudyFolder,
@@ -56,6 +59,45 @@ def run(
     run_experiments(study, keys, max_cost, {name: value for name, value in given.items() if value is not None})
     opened = Study.open(study)
     show_results(opened, opened.trials, None if ALL in keys else keys)
+
+
+@app.command()
+def check(
+    study: StudyFolder,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the judge (else one short call).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check whether a study can work before anything long begins: one line per check, exit code 1 if one failed.
+
+    Looks at settings, engine, prompts, model and SAE (width, layer, hook, reconstruction), chat template, room, memory,
+    disk, judge, time and cost. Loads the model's layers up to the one the SAE reads.
+
+    Example: esr check my-study
+    """
+    from dataclasses import asdict
+
+    from rich.text import Text
+
+    from esr.reporting.untrusted import printable
+    from esr.studies.checking import check_study
+
+    found = []
+    for one in check_study(study, ask_judge=not offline):
+        found.append(one)
+        if not as_json:
+            line = Text(f"{one.state:<8}", style=_STYLES[one.state])
+            line.append(f"{printable(one.name, 40)}: {printable(one.found, 500)}", style="")
+            if one.remedy:
+                line.append(f"\n{'':8}{printable(one.remedy, 500)}", style="")
+            console().print(line)
+    failed = sum(one.state == "failed" for one in found)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        warned = sum(one.state == "warning" for one in found)
+        console().print(f"{len(found)} checks: {failed} failed, {warned} warnings.")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

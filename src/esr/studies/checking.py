@@ -1,7 +1,7 @@
-"""The preflight: whether a study can work, before anything long is begun. One line per check: ok, warning or failed.
+"""The preflight: whether a study can work, before anything long is begun. A line per check: ok, warning or failed.
 
-As little as possible is loaded: the configuration, the tokenizer, the SAE, and of the model the layers up to the one the
-SAE reads, whatever the engine.
+As little as possible is loaded: the configuration, the tokenizer, the SAE, and of the model the layers up to the one
+the SAE reads, whatever the engine.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 State = Literal["ok", "warning", "failed"]
 
 GOOD_FVU, WORST_FVU = 0.5, 1.0
-"""Fraction of the residual stream's variance that an SAE leaves unexplained: above the first a warning, above the second
-(worse than the mean of the activations) a failure. A fitting SAE is at 0.01 to 0.35."""
+"""Fraction of the residual stream's variance that an SAE leaves unexplained: above the first a warning, above the
+second (worse than the mean of the activations) a failure. A fitting SAE is at 0.01 to 0.35."""
 PROBED = 4
 """Prompts whose activations are reconstructed."""
 STORED = 4_000
@@ -108,7 +108,9 @@ class _Preflight:
         settings = self.config
         left_out = {"SAE", "reconstruction"} if settings.subject.sae is None else set()
         left_out |= {"vectors"} if settings.directions.vectors is None else set()
-        left_out |= {"labels"} if settings.subject.labels is None and settings.directions.concreteness == "none" else set()
+        left_out |= (
+            {"labels"} if settings.subject.labels is None and settings.directions.concreteness == "none" else set()
+        )
         return [(name, look) for name, look in checks if name not in left_out]
 
     # ---- engine, prompts, experiments
@@ -185,9 +187,7 @@ class _Preflight:
                 "The template and the tokenizer both add it: remove one",
             )  # fmt: skip
         elif ends is None:
-            yield Check(
-                "special tokens", "warning", "the tokenizer has no end token", "Answers end at the limit only"
-            )
+            yield Check("special tokens", "warning", "the tokenizer has no end token", "Answers end at the limit only")
         else:
             yield Check("special tokens", "ok", f"end {self._tokenizer.eos_token!r}")
         spelt = [p for p in self._prompts if any(token in p for token in self._tokenizer.all_special_tokens)]
@@ -221,8 +221,8 @@ class _Preflight:
         layer = read_layer_of(reader, spec)
         trained = None if reader.hook_name is None else residual_layer(reader.hook_name)
         found = (
-            f"{reader.architecture}, {reader.d_sae} latents of width {reader.d_in}, hook {reader.hook_name or 'unknown'},"
-            f" read at layer {layer}"
+            f"{reader.architecture}, {reader.d_sae} latents of width {reader.d_in},"
+            f" hook {reader.hook_name or 'unknown'}, read at layer {layer}"
         )
         if self._model is not None:
             from esr.subjects.layers import check_layer
@@ -265,7 +265,7 @@ class _Preflight:
     def memory(self) -> Iterator[Check]:
         if self._model is None:
             raise _Missing("the model's configuration")
-        from esr.subjects.loading import count_parameters
+        from esr.subjects.part import count_parameters
 
         spec, text = self.config.subject, self._model.get_text_config(decoder=True)
         weights = count_parameters(self._model) * _BYTES[spec.dtype]
@@ -299,11 +299,11 @@ class _Preflight:
             raise _Missing("model, tokenizer or SAE")
         import torch
 
-        from esr.subjects.loading import load_up_to
+        from esr.subjects.part import load_lower_layers
         from esr.subjects.sae import read_layer_of
 
         layer = read_layer_of(self._reader, self.config.subject)
-        part = load_up_to(self.config.subject, layer)
+        part = load_lower_layers(self.config.subject, layer)
         rows = [part.residual(ids)[1:] for ids in self._ids[:PROBED]]  # the first token's is an outlier in many models
         h = torch.cat(rows).to(self._reader.device, self._reader.sae.dtype)
         with torch.no_grad():
@@ -363,7 +363,9 @@ class _Preflight:
 
     def cost(self) -> Iterator[Check]:
         planned = plan_run(self.folder, self.config, self.config.experiments)
-        price = "the judge's price is not known" if planned.dollars is None else f"judging {planned.dollars:.2f} dollars"
+        price = (
+            "the judge's price is not known" if planned.dollars is None else f"judging {planned.dollars:.2f} dollars"
+        )
         seconds, basis = planned.seconds, "at this study's speed"
         if seconds is None and self._step is not None and self.config.engine.backend == "hf":
             step, layers = self._step
@@ -372,7 +374,7 @@ class _Preflight:
             seconds = sum(s.tokens for s in planned.stages) / rows * whole
             basis = f"very roughly, from one pass of {layers} layers over {rows} tokens"
         about = "time not known before it runs" if seconds is None else f"{duration(seconds)} ({basis})"
-        yield Check("time and cost", "ok", f"at most {planned.responses} responses, {about}; at most {price}")
+        yield Check("time and cost", "ok", f"at most {planned.responses} responses, {about}; {price}")
 
 
 def _same_model(trained: str, used: str) -> bool:
@@ -384,7 +386,7 @@ def _free_memory(device: str, device_map: str | None, engine: Any) -> tuple[floa
     """Bytes free where the weights go, and where that is."""
     import torch
 
-    from esr.steering.memory import free_memory
+    from esr.steering.memory import free_bytes
 
     on_gpu = torch.cuda.is_available() and device != "cpu"
     if on_gpu and (device_map or engine.backend == "vllm"):
@@ -393,4 +395,4 @@ def _free_memory(device: str, device_map: str | None, engine: Any) -> tuple[floa
             count = min(count, engine.vllm.tensor_parallel * engine.vllm.pipeline_parallel)
         return sum(torch.cuda.mem_get_info(i)[0] for i in range(count)), f"{count} GPUs"
     where = torch.device("cuda" if on_gpu and device == "auto" else "cpu" if device == "auto" else device)
-    return free_memory(where), "the GPU" if where.type == "cuda" else "this machine"
+    return free_bytes(where), "the GPU" if where.type == "cuda" else "this machine"

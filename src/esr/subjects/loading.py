@@ -70,8 +70,8 @@ def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
     right: unknown model, adapter or SAE, an SAE of another width, a layer the model does not have, unreadable labels,
     a missing extra.
     """
-    device = _device(spec)
-    whole = _load_config(spec)
+    device = model_device(spec)
+    whole = load_config(spec)
     config = whole.get_text_config(decoder=True)
     d_model, n_layers = int(config.hidden_size), int(config.num_hidden_layers)
     steer_layer = check_layer("steer_layer", spec.steer_layer, n_layers)
@@ -89,7 +89,7 @@ def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
     labels_path = spec.labels_path()
     labels = read_labels(labels_path, reader.d_sae if reader else None) if labels_path else {}
     tokenizer = load_tokenizer(spec)
-    model = _load_model(spec, device, whole, decoder_weights)
+    model = load_model(spec, device, whole, None if decoder_weights else 0)
     if decoder_weights:  # else the model computes elsewhere
         choose_threads(sum(p.numel() for p in model.parameters()), device)
     layers = decoder_layers(model) if decoder_weights else []
@@ -113,7 +113,8 @@ def load_subject(spec: SubjectSpec, decoder_weights: bool = True) -> Subject:
     )
 
 
-def _device(spec: SubjectSpec) -> torch.device:
+def model_device(spec: SubjectSpec) -> torch.device:
+    """Where a spec's model goes, ``device_map`` aside. Raises UserError for a device that is not there."""
     name = spec.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,7 +127,8 @@ def _device(spec: SubjectSpec) -> torch.device:
     return device
 
 
-def _load_config(spec: SubjectSpec) -> Any:
+def load_config(spec: SubjectSpec) -> Any:
+    """The model's configuration by itself. Raises UserError for an unknown model."""
     from transformers import AutoConfig
 
     try:
@@ -139,7 +141,9 @@ def _load_config(spec: SubjectSpec) -> Any:
         raise _unknown_model(spec, error) from error
 
 
-def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_weights: bool) -> Any:
+def load_model(spec: SubjectSpec, device: torch.device, config: Any, layers: int | None = None) -> Any:
+    """The model by itself; ``layers``: with its first so many decoder layers only (with an adapter: 0, or all).
+    Raises UserError."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -147,8 +151,8 @@ def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_we
     options: dict[str, Any] = {"device_map": spec.device_map} if spec.device_map else {}
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None):
         options["attn_implementation"] = "eager"  # Gemma 2: transformers 5.19's default leaves the capping out
-    if not decoder_weights and not spec.adapter:
-        options["config"] = _without_layers(config)
+    if layers is not None and not spec.adapter:
+        options["config"] = _with_layers(config, layers)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             _source(spec),
@@ -170,7 +174,7 @@ def _load_model(spec: SubjectSpec, device: torch.device, config: Any, decoder_we
         raise _unknown_model(spec, error) from error
     if spec.adapter:
         model = _merge_adapter(model, spec.adapter)
-        if not decoder_weights:
+        if layers == 0:
             drop_layers(model)
     return model.eval().requires_grad_(False)
 
@@ -180,16 +184,17 @@ def save_merged(spec: SubjectSpec, folder: Path) -> None:
 
     Merged on the CPU. Raises UserError as ``load_subject``.
     """
-    model = _load_model(spec.model_copy(update={"device_map": None}), torch.device("cpu"), _load_config(spec), True)
+    model = load_model(spec.model_copy(update={"device_map": None}), torch.device("cpu"), load_config(spec))
     model.save_pretrained(folder)
 
 
-def _without_layers(config: Any) -> Any:
-    """The configuration of the same model with no decoder layer; the weights of the others are then left unread."""
+def _with_layers(config: Any, layers: int) -> Any:
+    """The configuration of the same model with its first so many decoder layers; the weights of the others are then
+    left unread. Changes ``config``."""
     text = config.get_text_config(decoder=True)
-    text.num_hidden_layers = 0
+    text.num_hidden_layers = layers
     if getattr(text, "layer_types", None):
-        text.layer_types = []
+        text.layer_types = list(text.layer_types)[:layers]
     return config
 
 
