@@ -16,15 +16,21 @@ class Format(StrEnum):
 
     JSON = "json"
     PARQUET = "parquet"
+    EVAL = "eval"
 
 
 @app.command("export")
 def export_trials(
     study: StudyFolder,
-    to: Annotated[Format, typer.Option(help="json: the reference's result files, one per condition; or parquet.")],
+    to: Annotated[
+        Format,
+        typer.Option(
+            help="json: the reference's result files, one per condition; parquet; eval: a log for inspect view."
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder (json) or file (parquet). Default: STUDY/export, STUDY/trials.parquet."),
+        typer.Option(help="Folder (json) or file. Default: STUDY/export, STUDY/trials.parquet, STUDY/trials.eval."),
     ] = None,
 ) -> None:
     """Write a study's judged trials for other programs.
@@ -32,12 +38,14 @@ def export_trials(
     Example: esr export my-study --to parquet
     """
     from esr.reporting.untrusted import printable
-    from esr.studies.exchange import write_parquet, write_reference
+    from esr.studies.exchange import write_eval, write_parquet, write_reference
     from esr.studies.study import Study
 
     opened = Study.open(study)
     if to is Format.JSON:
         paths = write_reference(opened, output or study / "export")
+    elif to is Format.EVAL:
+        paths = [write_eval(opened, output or study / "trials.eval")]
     else:
         about = {"study": opened.config.name, "judge": opened.judge_key, "settings": opened.config.locked()}
         paths = [write_parquet(opened.trials, output or study / "trials.parquet", about)]

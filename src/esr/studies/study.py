@@ -276,8 +276,8 @@ class Study:
         frame = _frame([vars(c) for c in from_json(stored or [])], Calibration)
         frame["threshold"] = frame["threshold"].astype(float)
         chosen = self._selection().chosen if stored else ()
-        frame.insert(0, "direction", [c.id for c in chosen])
-        frame.insert(1, "label", [c.label for c in chosen])
+        for place, name, texts in ((0, "direction", [c.id for c in chosen]), (1, "label", [c.label for c in chosen])):
+            frame.insert(place, name, pd.Series(texts, dtype=object))  # as in _frame: surrogates
         return frame
 
     @property
