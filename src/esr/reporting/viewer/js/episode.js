@@ -92,7 +92,8 @@ class Episode {
     }
     if (thirds.length) parts.push(make("p", { class: "v-note" }, "Scores of the thirds: " + thirds.map((score) => short(score)).join(", ") + "."));
     if (attempts.length) parts.push(this.overview());
-    let position = 0;
+    parts.push(this.stretch(0, judgedFrom, null, 0));
+    let position = judgedFrom;
     attempts.forEach((attempt, i) => {
       parts.push(this.stretch(position, attempt.start, null, 0), this.stretch(attempt.start, attempt.end, attempt, i + 1));
       position = attempt.end;
@@ -147,7 +148,7 @@ class Episode {
       node.append(head);
       node.setAttribute("aria-label", "Attempt " + number + ", score " + short(attempt.score));
     } else {
-      const aside = end <= judgedFrom ? "given, not judged" : end <= given ? "given" : "outside of the attempts";
+      const aside = start < judgedFrom ? "given, not judged" : end <= given ? "given" : "outside of the attempts";
       node.append(make("p", { class: "v-stretch-head" }, make("span", {}, aside)));
       node.setAttribute("aria-label", aside);
     }
@@ -205,20 +206,21 @@ class Episode {
     return panel;
   }
 
-  /** Colour the tokens by the first unit and draw a line for each; `units`: places among `data.units()`. */
+  /** Colour the tokens by the first unit (by the root of its share of the highest value of all readings, so that small
+   *  values show) and draw a line for each; `units`: places among `data.units()`. */
   shade(units) {
     const every = this.data.units();
     const { values, restart, spoken, kind } = this.read;
     const first = values[units[0]];
     const top = every[units[0]].top || 1;
     this.spans.forEach((some, token) => {
-      for (const span of some) span.style.setProperty("--v-share", (75 * Math.min(1, first[token] / top)).toFixed(1) + "%");
+      for (const span of some) span.style.setProperty("--v-share", (80 * Math.sqrt(Math.min(1, first[token] / top))).toFixed(1) + "%");
     });
     this.units = units;
     this.chart.show({ lines: units.map((unit) => ({ values: values[unit] })), restart, spoken, kind, attempts: this.tokensOfAttempts() });
     this.legend.replaceChildren(
       ...units.map((unit, i) =>
-        make("li", {}, make("span", { class: "v-swatch v-line-" + (i % LINES), "aria-hidden": "true" }), make("bdi", {}, line(every[unit].name, 60)), " ", make("b", { class: "v-value" }), i === 0 ? make("span", { class: "v-muted" }, " shaded") : "", this.view.remove && i > 0 ? make("button", { type: "button", class: "v-drop", "aria-label": "Remove the line of " + line(every[unit].name, 60), click: () => this.view.remove(unit) }, "×") : ""),
+        make("li", {}, make("span", { class: "v-swatch v-line-" + (i % LINES), "aria-hidden": "true" }), make("bdi", {}, line(every[unit].name, 60)), " ", make("b", { class: "v-value" }), i === 0 ? make("span", { class: "v-muted" }, "shaded, darkest at " + short(top)) : "", this.view.remove && i > 0 ? make("button", { type: "button", class: "v-drop", "aria-label": "Remove the line of " + line(every[unit].name, 60), click: () => this.view.remove(unit) }, "×") : ""),
       ),
     );
     this.point(this.token, true);

@@ -8,6 +8,7 @@ class Viewer {
     this.data = data;
     this.state = fromHash(location.hash) || { ...DEFAULTS };
     this.turn = 0;
+    this.waits = 0;
     this.hits = null;
     const find = (name) => root.querySelector(name);
     this.form = find(".v-filters");
@@ -59,6 +60,12 @@ class Viewer {
     this.root.querySelector(".v-clear").hidden = !(inUse || this.state.q);
   }
 
+  /** What the form says otherwise than the state: typing in one field must not lose what was typed in another. */
+  filledIn() {
+    const said = [...FILTERS, "sort"].map((name) => [name, this.form.elements[name].value]);
+    return Object.fromEntries(said.filter(([name, value]) => value !== this.state[name]));
+  }
+
   wire() {
     const { form } = this;
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -67,9 +74,9 @@ class Viewer {
       if (!(event.target.name in DEFAULTS)) return;
       clearTimeout(waiting);
       const typed = event.target.type === "search" || event.target.type === "number";
-      waiting = setTimeout(() => this.change({ [event.target.name]: event.target.value }), typed ? 120 : 0);
+      waiting = setTimeout(() => this.change(this.filledIn()), typed ? 120 : 0);
     });
-    form.elements.down.addEventListener("click", () => this.change({ down: this.state.down ? "" : "1" }));
+    form.elements.down.addEventListener("click", () => this.change({ ...this.filledIn(), down: this.state.down ? "" : "1" }));
     this.root.querySelector(".v-clear").addEventListener("click", () => {
       this.change(Object.fromEntries(FILTERS.map((name) => [name, ""])));
       form.elements.q.focus();
@@ -149,6 +156,21 @@ class Viewer {
     return true;
   }
 
+  /** While something is awaited the page says so, for assistive technology and for whoever measures. */
+  async busy(work) {
+    this.waits++;
+    this.root.dataset.busy = "yes";
+    this.root.querySelector(".v-main").setAttribute("aria-busy", "true");
+    try {
+      return await work();
+    } finally {
+      if (--this.waits === 0) {
+        delete this.root.dataset.busy;
+        this.root.querySelector(".v-main").removeAttribute("aria-busy");
+      }
+    }
+  }
+
   // ---- the state
 
   /** Take over a whole state, from an address. */
@@ -159,7 +181,8 @@ class Viewer {
       const trial = this.data.byKey.get(state.trial);
       if (trial !== undefined) this.open(trial);
       else if (state.trial) this.say("The trial of this link is not in this report.");
-      if (moved || trial !== undefined) this.root.scrollIntoView();
+      if (trial !== undefined) this.root.querySelector(".v-main").scrollIntoView();
+      else if (moved) this.root.scrollIntoView();
     });
   }
 
@@ -178,7 +201,11 @@ class Viewer {
   }
 
   /** Filter and sort anew. */
-  async apply(searched) {
+  apply(searched) {
+    return this.busy(() => this.filtered(searched));
+  }
+
+  async filtered(searched) {
     const turn = ++this.turn;
     this.sync();
     if (searched) {
@@ -272,7 +299,11 @@ class Viewer {
   }
 
   /** Show what the state names; `names` of it changed. */
-  async refresh(names) {
+  refresh(names) {
+    return this.busy(() => this.shown(names));
+  }
+
+  async shown(names) {
     const trial = this.list.trial;
     if (trial < 0) return;
     this.tools.compare.value = this.state.with;

@@ -12,6 +12,7 @@ function fromHash(hash) {
   const given = new URLSearchParams(hash.slice(1));
   const state = { ...DEFAULTS };
   for (const name of Object.keys(DEFAULTS)) if (given.has(name)) state[name] = given.get(name);
+  for (const name of ["from", "to"]) if (!Number.isFinite(Number(state[name]))) state[name] = "";
   return state;
 }
 
