@@ -19,7 +19,10 @@ from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request, Sampling
 from esr.steering.interventions import Add
 from esr.steering.make import load_for, make_engine
+from esr.steering.replicas.cluster import with_whole_paths
 from esr.steering.settings import EngineSettings
+from esr.subjects.published import published_subject
+from esr.subjects.spec import SaeSpec, SubjectSpec
 
 pytest.importorskip("ray")
 TWO = EngineSettings(replicas=2, batch_size=16)
@@ -156,7 +159,7 @@ def test_a_replicas_error_is_told_with_its_text(subject: Any, two: Any) -> None:
 def test_what_cannot_run_is_refused_before_anything_starts(subject: Any) -> None:
     engine = make_engine(subject, TWO)
     with pytest.raises(UserError, match="a layer lies in 0"):
-        engine.generate([Request("x", (9,), (Add(direction(1), 1.0, 9),))])
+        engine.generate([Request("x", (9,), (Add(direction(1), 1.0, 9),), Sampling(0, max_new_tokens=4))])
     assert engine.about() == {}
 
 
@@ -170,3 +173,20 @@ def test_a_cluster_that_is_not_there(subject: Any) -> None:
     settings = EngineSettings(ray_address="127.0.0.1:1")
     with pytest.raises(UserError, match="a Ray cluster answers at ray_address"):
         list(make_engine(subject, settings).generate(mixed_requests(1)))
+
+
+def test_replicas_find_the_files_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "sae", "adapter"):
+        (tmp_path / name).mkdir()
+    spec = SubjectSpec(model="model", sae=SaeSpec(path="./sae"), adapter="adapter", steer_layer=1)
+    whole = with_whole_paths(spec)
+    assert (whole.model, whole.adapter) == (str(tmp_path / "model"), str(tmp_path / "adapter"))
+    assert whole.sae is not None
+    assert whole.sae.path == str(tmp_path / "sae")
+    hub = SubjectSpec(model="google/gemma-2-2b-it", steer_layer=1)
+    assert with_whole_paths(hub) == hub
+    organism = published_subject("organism").spec
+    assert with_whole_paths(organism).model_copy(update={"labels": organism.labels, "lexicon": organism.lexicon}) == (
+        organism
+    )

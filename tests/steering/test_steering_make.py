@@ -16,6 +16,7 @@ from esr.steering.checks import check_request
 from esr.steering.engine import Request, Sampling
 from esr.steering.hf import HFEngine
 from esr.steering.make import load_for, make_engine
+from esr.steering.on_demand import OnDemand
 from esr.steering.settings import EngineSettings
 
 VLLM = EngineSettings(backend="vllm")
@@ -64,6 +65,27 @@ def test_a_missing_vllm_is_named_before_anything_starts(tiny_subject: Any, monke
     monkeypatch.setattr("esr.steering.vllm.start.version", version)
     with pytest.raises(UserError, match=r'extra `vllm`\. Got no vllm\. Run pip install "esr\[vllm\]"'):
         make_engine(tiny_subject(), VLLM)
+
+
+def test_an_engine_on_demand_starts_when_it_is_needed_and_again_when_it_was_closed(tiny_subject: Any) -> None:
+    subject = tiny_subject()
+    started: list[HFEngine] = []
+
+    def start() -> HFEngine:
+        started.append(HFEngine(subject))
+        return started[-1]
+
+    engine = OnDemand(HFEngine(subject).check, start)
+    request = Request("x", (9, 10), sampling=Sampling(0, max_new_tokens=2))
+    with pytest.raises(UserError, match=r"context of 128 tokens"):
+        engine.generate([Request("long", (9,) * 255, sampling=Sampling(max_new_tokens=2))])
+    assert (list(engine.generate([])), engine.about(), started) == ([], {}, [])
+    first = list(engine.generate([request]))
+    assert (engine.about()["engine"], len(started)) == ("hf", 1)
+    engine.close()
+    assert engine.about() == {}
+    assert list(engine.generate([request])) == first
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize("values", [{"backend": "tgi"}, {"batch_size": 0}, {"vllm": {"memory_share": 1.5}}, {"tp": 2}])

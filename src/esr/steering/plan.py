@@ -292,6 +292,10 @@ class LayerPlan:
         self.last = steered
         return steered
 
+    def moved(self) -> None:
+        """The rows have gone on otherwise than by decoding steps."""
+        self._prepared = None
+
     def commit(self) -> None:
         """Count the step, if it was taken."""
         if self.last is not None and self._prepared is not None:

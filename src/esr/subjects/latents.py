@@ -87,6 +87,7 @@ class LatentReader:
 
     def __init__(self, sae: Any) -> None:
         self.sae = sae
+        self._norms: Tensor | None = None
         self.d_in, self.d_sae = int(sae.cfg.d_in), int(sae.cfg.d_sae)
         self.architecture = sae.cfg.architecture()
         if self.architecture not in ARCHITECTURES:
@@ -118,6 +119,13 @@ class LatentReader:
     def to(self, device: torch.device) -> None:
         """Move the SAE."""
         self.sae.to(device=device)
+        self._norms = None
+
+    def _decoder_norms(self) -> Tensor:
+        """[d_sae], computed once: at every token of a clamped request it would take longer than the encoder."""
+        if self._norms is None:
+            self._norms = self.sae.W_dec.norm(dim=-1)
+        return self._norms
 
     @property
     def hook_name(self) -> str | None:
@@ -170,7 +178,7 @@ class LatentReader:
         bias = sae.b_gate if self.architecture == "gated" else sae.b_enc
         pre: Tensor = x @ sae.W_enc[:, latents] + bias[latents]
         if self.architecture == "topk" and sae.cfg.rescale_acts_by_decoder_norm:
-            pre = pre * sae.W_dec[latents].norm(dim=-1)
+            pre = pre * self._decoder_norms()[latents]
         return pre
 
     def bounded_activations(self, h: Tensor, latents: Tensor) -> Tensor:

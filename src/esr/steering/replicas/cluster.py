@@ -62,6 +62,7 @@ class Cluster:
                 "num_cpus": max(here, -(-settings.replicas * settings.cpus_per_replica // 1)),
                 "include_dashboard": False,
             }
+        os.environ.setdefault("RAY_worker_niceness", "0")  # they are the work itself; Ray would let all else go first
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; it warns otherwise
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)

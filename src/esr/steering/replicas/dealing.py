@@ -4,7 +4,7 @@ by another, and every piece of work gives one result."""
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Dealer:
         ended = False
         try:
             while True:
-                while (worker := self._free()) is not None and (again or (not ended and may())):
+                while (worker := self._free(mine.values())) is not None and (again or (not ended and may())):
                     items = again.popleft() if again else next(work, None)
                     if items is None:
                         ended = True
@@ -104,10 +104,12 @@ class Dealer:
             for stream, batch in mine.items():  # given up: the replica goes on with it, and nobody looks
                 batch.owner.streams.pop(stream, None)
 
-    def _free(self) -> _Worker | None:
-        """A running replica with little to do, that with the least."""
-        free = [w for w in self._workers if w.starting is None and len(w.streams) < _AHEAD]
-        return min(free, key=lambda w: len(w.streams), default=None)
+    def _free(self, batches: Collection[_Batch]) -> _Worker | None:
+        """A running replica that has little to do of these, that with the least. Another call's batches do not count:
+        one that is suspended may never take back what its replicas have done."""
+        busy = Counter(id(batch.owner) for batch in batches)
+        free = [w for w in self._workers if w.starting is None and busy[id(w)] < _AHEAD]
+        return min(free, key=lambda w: busy[id(w)], default=None)
 
     def _hand_out(
         self, worker: _Worker, method: str, items: list[Item], mine: dict[Any, _Batch], done: set[int]

@@ -51,9 +51,11 @@ class _Step:
     lengths: list[int]
     tokens: int
     row_of: Tensor | None
-    """[tokens] long: the row of each token; None when every row has one token."""
-    positions: Tensor
-    """[tokens] response positions, the prompt's negative."""
+    """[tokens] long: the row of each token; None when every row has one token: a decoding step."""
+    positions: Tensor | None
+    """[tokens] response positions, the prompt's negative; None in a decoding step, which the plans are prepared for."""
+    changed: frozenset[int]
+    """Layers at which the step changes something."""
 
 
 class RequestTable:
@@ -135,18 +137,21 @@ class RequestTable:
         first = np.array([s - len(row.request.prompt_ids) for row, s in zip(rows, starts, strict=True)])
         counts = np.array(lengths)
         tokens = int(counts.sum())
-        row_of, positions = None, first
-        if tokens > len(rows):
-            index = np.repeat(np.arange(len(rows)), counts)
-            offsets = np.arange(tokens) - np.repeat(np.cumsum(counts) - counts, counts)
-            row_of, positions = torch.from_numpy(index).to(self._device), first[index] + offsets
-        return _Step(rows, starts, lengths, tokens, row_of, torch.from_numpy(positions).to(self._device))
+        if tokens == len(rows):
+            changed = frozenset(layer for layer, plan in self._plans.items() if plan.prepare(first))
+            return _Step(rows, starts, lengths, tokens, None, None, changed)
+        for plan in self._plans.values():
+            plan.moved()
+        index = np.repeat(np.arange(len(rows)), counts)
+        offsets = np.arange(tokens) - np.repeat(np.cumsum(counts) - counts, counts)
+        row_of, positions = (torch.from_numpy(a).to(self._device) for a in (index, first[index] + offsets))
+        return _Step(rows, starts, lengths, tokens, row_of, positions, frozenset(self._plans))
 
     def wants(self, layer: int) -> bool:
         """Whether this step changes or reads the residual stream at ``layer``."""
         if self._step is None:
             return False
-        return layer in self._plans or (self._reads_now and layer == self._read_layer)
+        return layer in self._step.changed or (self._reads_now and layer == self._read_layer)
 
     @torch.inference_mode()
     def steer(self, layer: int, h: Tensor) -> Tensor | None:
@@ -157,12 +162,13 @@ class RequestTable:
         step = self._step
         if step is None or not self.wants(layer):
             return None
-        plan = self._plans.get(layer)
+        plan = self._plans[layer] if layer in step.changed else None
         out = steered = h[: step.tokens]
         if plan is not None:
-            if step.row_of is None:
-                valid = torch.ones_like(step.positions, dtype=torch.bool).unsqueeze(1)
-                steered = plan.apply(out.unsqueeze(1), step.positions.unsqueeze(1), valid).squeeze(1)
+            if step.row_of is None or step.positions is None:
+                steered = plan.step(out.unsqueeze(1)).squeeze(1)
+                plan.commit()
+                plan.finite &= _finite_rows(steered)
             else:
                 steered = plan.apply_tokens(out, step.row_of, step.positions)
         if self._reads_now and layer == self._read_layer:
@@ -196,7 +202,7 @@ class RequestTable:
         self._awaits_logits = False
         if len(logits) != len(self._last):
             raise SteeringError(f"vLLM gave {len(logits)} rows of logits for {len(self._last)} requests")
-        self._finite &= torch.isfinite(logits).all(-1)
+        self._finite &= _finite_rows(logits)
 
     def end(self) -> None:
         """The step's forward pass is over."""
@@ -227,12 +233,27 @@ class RequestTable:
         """Move what the device counted into the rows."""
         rows = [self._rows.get(id) for id in self._order]
         for layer, plan in self._plans.items():
-            for row, count, finite in zip(rows, plan.counts.tolist(), plan.finite.tolist(), strict=True):
+            counts = (plan.counts.cpu().numpy() + plan.stepped).tolist()
+            for row, count, finite in zip(rows, counts, plan.finite.tolist(), strict=True):
                 if row is not None:
                     if layer in row.counts:
                         row.counts[layer] += count
                     row.broken = row.broken or ("" if finite else str(layer))
             plan.counts.zero_()
+            plan.stepped[:] = 0
         for row, finite in zip(rows, self._finite.tolist(), strict=True):
             if row is not None and not finite:
                 row.broken = row.broken or "the last one"
+
+
+def _finite_rows(x: Tensor) -> Tensor:
+    """Which rows of x [N, n] hold no NaN and no infinity, [N] bool.
+
+    On a CPU by their sums, which are finite only then and cost a tenth; a sum that is not may also have overflowed, and
+    then every number is looked at. On a GPU that question would make the step wait.
+    """
+    if x.device.type == "cpu":
+        sums = torch.isfinite(x.sum(-1, dtype=torch.float32))
+        if bool(sums.all()):
+            return sums
+    return torch.isfinite(x).all(-1)
