@@ -10,23 +10,26 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-from organism_studies import make_organism_study, run_small
+from organism_studies import SMALL, run_small
 from study_folders import contents
 
 from esr.errors import UserError
-from esr.studies.config import read_config
+from esr.organism.demo import demo_prompts, demo_settings
+from esr.studies.new import write_study
 from esr.studies.study import Study
 
 
 def make(folder: Path, backend: str, temperature: float = 0.0) -> Path:
-    make_organism_study(folder, ["no-steering", "incidence", "otd-discovery", "otd-ablation"], count=5, per_direction=2)
-    path = folder / "study.toml"
-    text = path.read_text()
-    text = text.replace("\ntemperature = 0.7\n", f"\ntemperature = {temperature}\n")
-    assert f"temperature = {temperature}" in text
-    text = text.replace("\n[engine]\n", f'\n[engine]\nbackend = "{backend}"\nvllm = {{ cache_gib = 0.25 }}\n')
-    path.write_text(text)
-    assert read_config(folder).engine.backend == backend
+    """A small study of the organism."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompts.txt").write_text("\n".join(demo_prompts("organism")) + "\n", encoding="utf-8")
+    settings = demo_settings("organism", ["no-steering", "incidence", "otd-discovery", "otd-ablation"])
+    settings["directions"]["count"] = 5
+    settings["prompts"]["per_direction"] = 2
+    settings["sampling"] = {**settings.get("sampling", {}), "temperature": temperature}
+    settings["experiment"] = SMALL
+    settings["engine"] = {"backend": backend, "vllm": {"cache_gib": 0.25}}
+    write_study(folder, settings)
     return folder
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 _NAME = "ESR_ENGINE_OWNER"
 _EVERY = 1.0  # seconds between looks, where the system has no file descriptors for processes
@@ -39,6 +40,7 @@ def shielded() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # multiprocessing's, which when it starts lifts every such block
     done = threading.Event()
     threading.Thread(target=done.wait, name="takes Ctrl-C", daemon=True).start()  # a thread that does not block it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
