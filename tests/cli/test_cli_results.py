@@ -83,3 +83,22 @@ def test_json_has_every_condition_and_the_comparisons(esr: Any, study: Path) -> 
 
 def test_the_figure_of_an_experiment_comes_from_the_study(study: Path) -> None:
     assert len(Study.open(study).figure("boost-sweep").axes) == 3
+
+
+def test_report_writes_figures_beside_the_page_and_refuses_a_format_before_any_work(
+    esr: Any, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, figures = tmp_path / "page.html", tmp_path / "figures"
+    out = esr("report", study, "--output", page, "--figures", figures, "--format", "svg, PDF")
+    assert page.stat().st_size > 100_000
+    found = {path.name for path in figures.iterdir()}
+    drawn = {name.removesuffix(".svg") for name in found if name.endswith(".svg")}
+    assert {"rates", "first-last-scores", "boost-sweep", "prompt-only", "thresholds", "direction-checks"} <= drawn
+    assert {f"{name}.{end}" for name in drawn for end in ("svg", "pdf", "csv")} <= found
+    assert f"{2 * len(drawn)} files, and their numbers as CSV." in out
+    monkeypatch.setattr(sys, "argv", ["esr", "report", str(study), "--output", str(tmp_path / "no"), "--format", "gif"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "a figure's format is one of png, svg, pdf. Got 'gif'" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "no").exists()

@@ -56,8 +56,8 @@ def test_each_direction_is_one_mark_of_its_kind(calibration):
     assert {marker: len(points) for marker, points in marks.items()} == {"o": 11, "D": 1, "x": 2}
     assert marks["D"] == [(12.5, calibration.loc[2, "promotion"])]
     assert (-6.0, calibration.loc[0, "promotion"]) in marks["o"]  # efficacy was not tried
-    assert {"promotes restart words (n = 1)", "uncalibrated, not used (n = 2)", "not tried"} <= set(texts(figure))
-    assert "not tried" not in texts(direction_checks(calibration[calibration["efficacy_drop"].notna()]))
+    assert {"promotes restart words (n = 1)", "uncalibrated, not used (n = 2)", "not\ntried"} <= set(texts(figure))
+    assert "not\ntried" not in texts(direction_checks(calibration[calibration["efficacy_drop"].notna()]))
 
 
 @pytest.mark.parametrize("width", [figures.WIDE, figures.NARROW])

@@ -321,3 +321,15 @@ def test_the_view_is_frozen(make_view):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_view().title = "other"
     assert dataclasses.is_dataclass(StudyView)
+
+
+def test_why_a_search_stopped_and_what_was_predicted_are_shown_where_they_are_known(make_view, no_pictures):
+    view = make_view()
+    assert "predicted" not in Page(report_html(view)).words
+    known = view.calibration.assign(
+        stopped=["narrow <b>"] * 14, surrogate=[None, 4.5, *[float("nan")] * 12], status=view.calibration["status"]
+    )
+    words = Page(report_html(dataclasses.replace(view, calibration=known))).words
+    assert words.count("narrow <b>") == 12  # of the calibrated
+    assert words.count("predicted 4.5") == 1
+    assert "predicted n" not in words

@@ -209,7 +209,8 @@ def report(
     typer.echo(f"Report: {path}")
     if figures is not None:
         written = write_figures(view, figures, wanted)
-        typer.echo(f"Figures: {figures}, {sum(p.suffix != '.csv' for p in written)} files and their numbers as CSV")
+        typer.echo(f"Figures: {figures}")
+        typer.echo(f"{sum(path.suffix != '.csv' for path in written)} files, and their numbers as CSV.")
 
 
 @app.command()

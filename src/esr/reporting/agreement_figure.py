@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -34,12 +33,12 @@ def agreement_matrix(pairs: Sequence[Agreement], *, theme: Theme = LIGHT, width:
         height = 0.62 * side + 0.42 * len(names) + 0.5
         figure = Figure(figsize=(width, height if wide else 2 * height), layout=_layout())
         axes = figure.subplots(1, 2, sharey=True) if wide else figure.subplots(2, 1)
-        colours = LinearSegmentedColormap.from_list("", [theme.background, theme.series[0]])
         panels = {"raw": "Same verdict", "kappa": "Cohen's kappa"}
         for axis, (key, title) in zip(axes, panels.items(), strict=True):
             _title(axis, title, "", theme, width)
-            _triangle(axis, names, pairs, key, colours, theme)
-        note = "On whether a response restarts explicitly; 95 % intervals over directions"
+            _triangle(axis, names, pairs, key, theme)
+        gap = " " if wide else "\n"
+        note = f"On whether a response restarts explicitly;{gap}95 % intervals over directions"
         figure.supxlabel(note, fontsize=8, color=theme.muted)
     return figure
 
@@ -90,9 +89,7 @@ def agreement_table(pairs: Sequence[Agreement]) -> ResultTable:
     )  # fmt: skip
 
 
-def _triangle(
-    axis: Axes, names: list[str], pairs: Sequence[Agreement], key: str, colours: LinearSegmentedColormap, theme: Theme
-) -> None:
+def _triangle(axis: Axes, names: list[str], pairs: Sequence[Agreement], key: str, theme: Theme) -> None:
     axis.set(xlim=(-0.5, len(names) - 1.5), ylim=(len(names) - 0.5, 0.5))
     axis.grid(visible=False)
     for side in axis.spines.values():
@@ -107,12 +104,15 @@ def _triangle(
         estimate: Estimate = getattr(pair, key)
         value = estimate.value
         strength = 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
-        axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fc=colours(0.55 * strength), ec=theme.rule, lw=0.8))
+        square = ((x - 0.47, y - 0.47), 0.94, 0.94)  # a colour of the theme, so that it changes with it
+        axis.add_patch(Rectangle(*square, fc=theme.series[0], alpha=0.45 * strength, lw=0))
+        axis.add_patch(Rectangle(*square, fill=False, ec=theme.muted, lw=0.8))
         text = UNDEFINED if math.isnan(value) else percent(value) if key == "raw" else f"{value:.2f}"
+        text = text.replace("-", "\N{MINUS SIGN}")
         axis.text(x, y - 0.14, text, ha="center", va="center", fontsize=10.5, fontweight="bold")
         scale = 100 if key == "raw" else 1
         digits = 1 if key == "raw" else 2
-        ends = [f"{scale * end:.{digits}f}" for end in (estimate.low, estimate.high)]
+        ends = [f"{scale * end:.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in (estimate.low, estimate.high)]
         between = "" if math.isnan(estimate.low) else " to ".join(ends)
         axis.text(x, y + 0.16, f"{between}\nn = {estimate.n:,}".strip(), ha="center", va="center", fontsize=7.5)
 

@@ -30,7 +30,9 @@ def calibration_quality(
     found = calibration[calibration["status"].eq("calibrated")]
     if found.empty:
         raise UserError("a figure of calibration quality needs a calibrated direction", f"none of {len(calibration)}")
-    predicted = found[found["surrogate"].notna()] if "surrogate" in found.columns else found.head(0)
+    predicted = found.head(0)
+    if "surrogate" in found.columns:
+        predicted = found[found["surrogate"].notna()].astype({"surrogate": float})
     with _style(theme):
         figure = Figure(figsize=(width, 4.3 + (0.85 * width if len(predicted) else 0)), layout=_layout())
         top: Any = figure
@@ -40,16 +42,15 @@ def calibration_quality(
             top, below = halves
         panels: Any = top.subplots(2, 2)
         (threshold, share), (achieved, spent) = panels
-        _histogram(threshold, found["threshold"], "Threshold", "boost", theme)
-        _histogram(share, _relative_width(found), "Width", "of the interval, / threshold", theme)
+        wide = width >= WIDE
+        _histogram(threshold, found["threshold"], "Threshold", "boost", theme, wide)
+        of = "of the interval, / threshold" if wide else "/ threshold"
+        _histogram(share, _relative_width(found), "Width", of, theme, wide)
         share.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
-        _histogram(achieved, found["achieved"], "Achieved score", "mean first score there", theme, within=(0, 100))
+        there = f"mean first score there; line: target {target:g}" if wide else f"line: target {target:g}"
+        _histogram(achieved, found["achieved"], "Achieved score", there, theme, wide, within=(0, 100))
         achieved.axvline(target, color=theme.ink, lw=1.2)
-        achieved.annotate(
-            f"target {target:g}", (target, 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
-            textcoords="offset points", va="top", fontsize=8, color=theme.muted,
-        )  # fmt: skip
-        _histogram(spent, calibration["generations"], "Generations", "per direction", theme)
+        _histogram(spent, calibration["generations"], "Generations", "per direction", theme, wide)
         if below is not None:
             _found_against_predicted(below.subplots(), predicted, theme, width)
     return figure
@@ -85,18 +86,16 @@ def direction_checks(calibration: pd.DataFrame, *, theme: Theme = LIGHT, width: 
             handles.append(Line2D([], [], ls="", color=colour, marker=marker, ms=5.5, label=text))
         if not tried.all():
             axis.axvline(-2, color=theme.muted, lw=0.8)
-            axis.annotate(
-                "not tried", (-6, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8,
-                color=theme.muted,
-            )  # fmt: skip
         axis.axhline(0, color=theme.muted, lw=1, ls=(0, (3, 2)), zorder=1)
         low = 0 if tried.all() else -10
         axis.set_xlim(min(low, calibration["efficacy_drop"].min() - 3), 102)
         axis.set_xticks([0, 25, 50, 75, 100])
+        if not tried.all():
+            axis.set_xticks([-6, 0, 25, 50, 75, 100], ["not\ntried", "0", "25", "50", "75", "100"])
         axis.set_xlabel("efficacy: points that the score fell by")
         axis.set_ylabel("restart promotion (sd)")
         _title(axis, "Checks of the directions", "", theme, width)
-        _legend(figure, handles, columns=3 if width >= WIDE else 1)
+        _legend(figure, handles, columns=2 if width >= WIDE else 1)
     return figure
 
 
@@ -105,12 +104,18 @@ def _relative_width(found: pd.DataFrame) -> pd.Series:
 
 
 def _histogram(
-    axis: Axes, values: pd.Series, name: str, meaning: str, theme: Theme, within: tuple[float, float] | None = None
+    axis: Axes,
+    values: pd.Series,
+    name: str,
+    meaning: str,
+    theme: Theme,
+    wide: bool,
+    within: tuple[float, float] | None = None,
 ) -> None:
-    """Counts of directions, the median as a tick below the bars and in words."""
+    """Counts of directions, the median as a mark below the bars and in words."""
     data = values.dropna().to_numpy(float)
     axis.set_title(name, loc="left", fontweight="bold", fontsize=10.5)
-    axis.set_xlabel(f"{meaning}", fontsize=8.5, color=theme.muted)
+    axis.set_xlabel(meaning, fontsize=8.5, color=theme.muted)
     axis.grid(visible=False)
     axis.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -124,7 +129,10 @@ def _histogram(
     middle = float(np.median(data))
     axis.plot([middle], [0], "^", color=theme.series[1], ms=6, clip_on=False, zorder=4)
     text = f"{100 * middle:.3g} %" if name == "Width" else significant(middle)
-    axis.set_title(f"median {text}", loc="right", fontsize=8.5, color=theme.muted)
+    if wide:
+        axis.set_title(f"median {text}", loc="right", fontsize=8.5, color=theme.muted)
+    else:
+        axis.set_xlabel(f"{meaning}\nmedian {text}", fontsize=8.5, color=theme.muted)
 
 
 def _found_against_predicted(axis: Axes, part: pd.DataFrame, theme: Theme, width: float) -> None:

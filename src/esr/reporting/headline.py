@@ -69,7 +69,7 @@ class Headline:
                 f"{self.n_promoted_directions} of {self.n_directions} directions promote restart words themselves."
             )
         if self._directions_as_trials:
-            named = " and ".join(s.title for s in self._directions_as_trials)
+            named = _and([s.title for s in self._directions_as_trials])
             notes.append(
                 f"too few events to measure how alike the trials of a direction are, so the interval of the {named}"
                 " takes every direction as one trial."
@@ -88,7 +88,7 @@ class Headline:
         named: dict[str, list[str]] = {}
         for statistic in self._directions_as_trials:
             named.setdefault(self.wilson[statistic.key], []).append(statistic.title)
-        return ", ".join(f"{' and '.join(titles)} {span}" for span, titles in named.items())
+        return ", ".join(f"{_and(titles)} {span}" for span, titles in named.items())
 
     @property
     def _directions_as_trials(self) -> list[Statistic]:
@@ -247,6 +247,11 @@ def _contrast(row: dict[Any, Any]) -> Contrast:
         note=row["note"],
         paired=bool(row["paired"]),
     )
+
+
+def _and(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _p(row: dict[Any, Any], key: str) -> str:

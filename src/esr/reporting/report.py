@@ -153,6 +153,7 @@ def _page(view: StudyView, viewer: Viewer, inline: Inline) -> str:
         uncalibrated=view.calibration[~calibrated].to_dict("records"),
         exclusions=view.exclusions.to_dict("records"),
         stages=view.stages.to_dict("records"),
+        total_tokens=view.stages["tokens"].sum(),
         episodes=list(_episodes(view.trials)),
         settings=list(flat(view.settings)),
         provenance=list(flat(view.provenance)),
@@ -200,6 +201,13 @@ def _sections(view: StudyView, summary: pd.DataFrame) -> list[Section]:
     return sections
 
 
+def _plain(value: object) -> str:
+    """As study.toml writes it; what is not set there is said to be so."""
+    if value is None or value == "":
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _recoveries(view: StudyView, names: Collection[str]) -> list[Recovery]:
     """Of the headline's conditions, the kinds of recovery apart."""
     mine = view.trials[view.trials["condition"].isin(list(names))]
@@ -216,9 +224,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}.")
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            yield f"{prefix}{name}", ", ".join(str(item) for item in value)
+            yield f"{prefix}{name}", ", ".join(_plain(item) for item in value) or "none"
         else:
-            yield f"{prefix}{name}", str(value)
+            yield f"{prefix}{name}", _plain(value)
 
 
 def _pictures(view: StudyView, shown: pd.DataFrame) -> dict[str, list[Picture]]:

@@ -22,7 +22,8 @@ CALIBRATION = (
 ``achieved_n`` responses there; ``generations`` spent; ``status`` "calibrated" or anything else, with a
 ``reason``; ``efficacy_drop`` points of score lost at the most effective boost tried, NaN without that gate;
 ``promotion`` of restart words in standard deviations of the direction's logit effects, and whether that counts as
-``promoted``.
+``promoted``. Shown where there are: ``stopped``, why the search ended, and ``surrogate``, the threshold predicted
+without a generation.
 """
 EXCLUSIONS = ("step", "rule", "excluded", "left")
 """One row per step of choosing directions, in order: the rule, how many it excluded, how many were left."""
