@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import re
 
+DEGRADED_VERSION = 1
+"""Raised with every change of the rule: what an earlier version said is not read any more."""
+
 _SHINGLE = 12
 _WINDOW = 400
 _STEP = 100

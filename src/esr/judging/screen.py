@@ -11,6 +11,7 @@ import re
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 from esr.judging.lexicon import WORD, stem_pattern
 from esr.judging.phrases import Phrase, restart_phrases
@@ -107,6 +108,11 @@ def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
     ("Wait, that is not right. Let me start over.") are one mark. There is no mark at the very beginning: a restart
     needs something to restart from. Time is linear in the text.
     """
+    return list(_restarts(text, prompt))
+
+
+@lru_cache(maxsize=4096)  # the rule judge looks at what the study's screen has just looked at
+def _restarts(text: str, prompt: str) -> tuple[RestartMark, ...]:
     folded = Folded(text)
     low = folded.text
     stems = stem_pattern(prompt)
@@ -124,7 +130,7 @@ def find_restarts(text: str, prompt: str = "") -> list[RestartMark]:
         start, end = folded.span(first, max(h.end for h in counted))
         kinds = {h.phrase.kind for h in counted}
         marks.append(RestartMark(start, end, next(k for k in _BY_WEIGHT if k in kinds), text[start:end]))
-    return marks
+    return tuple(marks)
 
 
 def _hits(low: str) -> list[_Hit]:

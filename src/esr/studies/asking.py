@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from esr.steering.engine import Request, Sampling
 from esr.steering.interventions import Add, Clamp, Direction, Intervention, Schedule
@@ -25,6 +25,7 @@ class Asker:
     config: StudyConfig
     subject: Subject
     prompts: tuple[str, ...]
+    _asked: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def task(
         self,
@@ -60,7 +61,7 @@ class Asker:
         )
         request = Request(
             id="",
-            prompt_ids=chat_ids(self.subject, self.config.subject, asked),
+            prompt_ids=self._chat_ids(asked),
             interventions=self.interventions(condition, direction, boost, start.schedule or condition.schedule),
             sampling=sampling,
             seed=cell.seed,
@@ -71,6 +72,14 @@ class Asker:
             purpose, condition.name, direction.id if direction else NO_DIRECTION, cell.prompt_index, prompt,
             cell.seed, float(boost), request, self._origin(condition, start),
         )  # fmt: skip
+
+    def _chat_ids(self, asked: str) -> tuple[int, ...]:
+        """Tokens of what is asked. The same few questions come again and again."""
+        if asked not in self._asked:
+            if len(self._asked) >= 10_000:
+                self._asked.clear()
+            self._asked[asked] = chat_ids(self.subject, self.config.subject, asked)
+        return self._asked[asked]
 
     def interventions(
         self, condition: Condition, direction: Direction | None, boost: float, schedule: Schedule

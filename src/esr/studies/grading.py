@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from esr.judging.client import Call
+from esr.judging.degraded import DEGRADED_VERSION, is_degraded
 from esr.judging.records import Exhibit, Judge, Judgement, Unscored
 from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
@@ -23,6 +24,9 @@ from esr.studies.store import Store
 
 LEFT_OUT = Unscored("not sampled")
 """Outside of the judge's coverage: stored as a mark only, a wider coverage puts a verdict in its place."""
+
+AHEAD = 2000
+"""Responses that may wait for their judge before the engine has to: they are held in memory."""
 
 
 class Progress(Protocol):
@@ -99,7 +103,8 @@ class Grader:
                 tokens[response.id] = len(response.token_ids)
                 seen = response.text[place.judged_from :]
                 if place.cell is not None:  # only the grid's are shown beside the judge
-                    self.store.add_screen(response.id, SCREEN_VERSION, bool(find_restarts(seen, place.prompt)))
+                    found = bool(find_restarts(seen, place.prompt))
+                    self.store.add_marks(response.id, (SCREEN_VERSION, found), (DEGRADED_VERSION, is_degraded(seen)))
                 if place.cell is None or self.coverage.weight(place.cell, place.prompt, response):
                     yield Exhibit(response.id, place.prompt, seen)
                 else:
@@ -118,9 +123,9 @@ class Grader:
 def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tuple[str, Judgement]]:
     """Feed exhibits to the judge's thread as they appear; yield its verdicts as they arrive.
 
-    ``exhibits`` is consumed in the calling thread. An error of the judge is raised here. When ``exhibits`` raises
-    (Ctrl-C, a failing engine), the judge begins nothing new, and what it had begun is yielded before the error; for how
-    long that is waited for, ``esr.steering.stopping`` says.
+    ``exhibits`` is consumed in the calling thread, at most ``AHEAD`` before the judge takes them. An error of the judge
+    is raised here. When ``exhibits`` raises (Ctrl-C, a failing engine), the judge begins nothing new, and what it had
+    begun is yielded before the error; for how long that is waited for, ``esr.steering.stopping`` says.
     """
     inbox: queue.Queue[Exhibit | None] = queue.Queue()
     outbox: queue.Queue[tuple[str, Judgement] | BaseException | None] = queue.Queue()
@@ -150,8 +155,12 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
     try:
         for exhibit in exhibits:
             inbox.put(exhibit)
-            while not outbox.empty():
-                verdict = _verdict(outbox.get())
+            while not outbox.empty() or inbox.qsize() > AHEAD:
+                try:
+                    verdict = _verdict(outbox.get(timeout=0.2))
+                except queue.Empty:
+                    stop.check()
+                    continue
                 if verdict is None:
                     raise RuntimeError(f"judge {judge.name} stopped before all responses were judged")
                 yield verdict

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from esr.studies.measure import Measured, Measurer, Task
 from esr.studies.store import Store
 from esr.subjects.loading import Subject
 
+_AT_ONCE = 100_000  # most trials held in memory: about 1 kB each before they are generated
+
 
 @dataclass
 class Lab:
@@ -37,6 +40,7 @@ class Lab:
     cells: Sequence[Cell]
     """The grid."""
     progress: Progress
+    _conditions: dict[str, Condition] = field(default_factory=dict)
     _outcomes: dict[str, list[Measured]] = field(default_factory=dict)
 
     @property
@@ -74,6 +78,8 @@ class Lab:
     def outcomes(self, condition: str) -> list[Measured]:
         """The trials of a condition that a needed experiment measured, in its own order: for a condition over the whole
         grid, that of ``cells``. A trial's key is ``Measured.key``."""
+        if condition not in self._outcomes:
+            self._outcomes[condition] = self.measurer.stored(self.tasks(self._conditions[condition]))
         return self._outcomes[condition]
 
     def result(self, key: str) -> Any:
@@ -95,14 +101,14 @@ class Lab:
 
     def tasks(self, condition: Condition) -> list[Task]:
         """The trials of a condition."""
-        starts = [Start(cell) for cell in self.cells] if condition.starts is None else condition.starts
-        return [
-            self.asker.task(
-                "trial", condition, start.cell, self.directions[start.cell.direction],
-                self.boost(condition, start.cell.direction), start=start,
-            )
-            for start in starts
-        ]  # fmt: skip
+        return [self._task(condition, start) for start in self._starts(condition)]
+
+    def _starts(self, condition: Condition) -> Iterator[Start]:
+        return map(Start, self.cells) if condition.starts is None else iter(condition.starts)
+
+    def _task(self, condition: Condition, start: Start) -> Task:
+        boost, direction = self.boost(condition, start.cell.direction), self.directions[start.cell.direction]
+        return self.asker.task("trial", condition, start.cell, direction, boost, start=start)
 
     def random(self, *names: Any) -> np.random.Generator:
         """Randomness for one named purpose, from the study's master seed."""
@@ -152,11 +158,35 @@ class Lab:
         self.store.set_meta(f"content {name}", found)
 
     def measure(self, conditions: Sequence[Condition]) -> None:
-        """Have the trials of all conditions done together: one batch may mix them."""
-        tasks = {condition.name: self.tasks(condition) for condition in conditions}
-        flat = [task for some in tasks.values() for task in some]
-        self.progress.start("trials", len(flat))
-        measured = iter(self.measurer.measure("trials", flat))
+        """Have the trials of all conditions done together: one batch may mix them. Memory does not grow with them."""
+        self._conditions |= {condition.name: condition for condition in conditions}
+        done = {condition.name: self._done(condition) for condition in conditions}
+        starts = [len(self.cells) if c.starts is None else len(c.starts) for c in conditions]
+        self.progress.start("trials", sum(starts))
+        self.progress.found(sum(map(len, done.values())))
+        missing = (
+            self._task(condition, start)
+            for condition in conditions
+            for start in self._starts(condition)
+            if self._place(start.cell) not in done[condition.name]
+        )
+        while tasks := list(islice(missing, _AT_ONCE)):
+            self.measurer.measure("trials", tasks)
         self.progress.end()
-        for name, some in tasks.items():
-            self._outcomes[name] = [next(measured) for _ in some]
+
+    def _place(self, cell: Cell) -> tuple[str, int, int]:
+        return self.directions[cell.direction].id, cell.prompt_index, cell.seed
+
+    def _done(self, condition: Condition) -> set[tuple[str, int, int]]:
+        """The places of a condition over the grid that need no more work, so that a study of a million trials need not
+        build them all again to go on. Only while the condition is what it was when it first ran: of one whose
+        definition changed every trial is looked up by what is asked."""
+        if condition.starts is not None:
+            return set()
+        name, definition = f"condition {condition.name}", content_key(asdict(condition))
+        stored = self.store.meta(name)
+        if stored is None:
+            self.store.set_meta(name, definition)
+        if stored != definition:
+            return set()
+        return self.store.measured_cells(condition.name, self.measurer.grader.judge.key)

@@ -120,6 +120,19 @@ class Measurer:
             for task, row in zip(tasks, rows, strict=True)
         ]
 
+    def stored(self, tasks: Sequence[Task]) -> list[Measured]:
+        """Outcomes of tasks that were all measured before, in their order."""
+        keys = [self._key(task) for task in tasks]
+        distinct = list(dict.fromkeys(keys))
+        responses, grades = (
+            self.grader.store.responses(distinct),
+            self.grader.store.grades(distinct, self.grader.judge.key),
+        )
+        return [
+            Measured(task, responses[key], grades[key], self._row(task, key).key)
+            for task, key in zip(tasks, keys, strict=True)
+        ]
+
     def generate(self, stage: str, requests: Sequence[Request]) -> list[Response]:
         """Responses that no judge sees, in the order of the requests. What the store has is not done again."""
         store = self.grader.store

@@ -45,7 +45,13 @@ CREATE TABLE IF NOT EXISTS readings (
     response TEXT NOT NULL, kind TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (response, kind));
 CREATE TABLE IF NOT EXISTS stages (
     stage TEXT PRIMARY KEY, seconds REAL NOT NULL, tokens INTEGER NOT NULL, responses INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS collapses (
+    response TEXT NOT NULL, version INTEGER NOT NULL, degraded INTEGER NOT NULL, PRIMARY KEY (response, version));
+CREATE INDEX IF NOT EXISTS trials_by_place ON trials (purpose, condition, direction, prompt_index, seed, response);
+CREATE INDEX IF NOT EXISTS grades_left_out ON grades (judge, response) WHERE {left_out};
 """
+_LEFT_OUT = """judgement = '{"reason": "not sampled", "detail": ""}'"""  # json.dumps(Unscored("not sampled").to_json())
+_CACHE = 64 * 1024  # KiB of pages kept: keys are hashes, so every row is written to other pages of the indexes
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,18 @@ class TrialRow:
     origin: Origin = NOWHERE
 
 
+@dataclass(frozen=True)
+class JudgedTrial:
+    """A trial as analyses need it: its text, not its tokens."""
+
+    trial: TrialRow
+    text: str
+    """The whole response. Untrusted."""
+    n_tokens: int
+    finish: str
+    judgement: Judgement
+
+
 class Store:
     """Reads and writes ``study.sqlite``. Use ``Store.writing`` or ``Store.reading``."""
 
@@ -116,10 +134,12 @@ class Store:
                 with _clear_errors(folder):
                     connection.execute("PRAGMA journal_mode=WAL")
                     connection.execute("PRAGMA synchronous=NORMAL")
-                    connection.executescript(_SCHEMA)
-                    if "origin" not in {row[1] for row in connection.execute("PRAGMA table_info(trials)")}:
+                    connection.execute(f"PRAGMA cache_size=-{_CACHE}")
+                    connection.executescript(_SCHEMA.replace("{left_out}", _LEFT_OUT))
+                    store = cls(connection)
+                    if not store._has_origins():
                         connection.execute("ALTER TABLE trials ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
-                    yield cls(connection)
+                    yield store
             finally:
                 connection.close()
         finally:
@@ -237,16 +257,70 @@ class Store:
         )
         return int(found.fetchone()[0])
 
-    def add_screen(self, response: str, version: int, restart: bool) -> None:
-        """Store whether a version of the phrase screen finds a restart in what judges see of a response."""
-        self._write("INSERT OR IGNORE INTO screens VALUES (?, ?, ?)", (response, version, int(restart)))
+    def measured_cells(self, condition: str, judge: str) -> set[tuple[str, int, int]]:
+        """The places (direction, prompt_index, seed) of a condition's trials that need no more work: there is a
+        response, and a verdict of the judge, not only the mark that nobody was asked. Reads no text."""
+        rows = self._db.execute(
+            "SELECT direction, prompt_index, seed FROM trials WHERE purpose = 'trial' AND condition = ?"
+            " AND EXISTS (SELECT 1 FROM responses WHERE key = trials.response)"
+            " AND EXISTS (SELECT 1 FROM grades WHERE grades.response = trials.response AND judge = ?)"
+            " AND trials.response NOT IN (SELECT response FROM grades INDEXED BY grades_left_out WHERE judge = ?"
+            f" AND {_LEFT_OUT})",
+            (condition, judge, judge),
+        )
+        return set(rows)
+
+    def judged_trials(self, judge: str) -> Iterator[JudgedTrial]:
+        """The grid's trials that a judge has judged, in the order of ``trials``, one at a time."""
+        origin = "t.origin" if self._has_origins() else "'{}'"
+        rows = self._db.execute(
+            "SELECT t.key, t.purpose, t.condition, t.direction, t.prompt_index, t.prompt, t.seed, t.boost, t.response,"
+            f" {origin}, r.text, json_array_length(r.token_ids), r.finish, g.judgement"
+            " FROM trials t JOIN responses r ON r.key = t.response"
+            " JOIN grades g ON g.response = t.response AND g.judge = ?"
+            f" WHERE t.purpose = 'trial' AND NOT (g.{_LEFT_OUT})"
+            " ORDER BY t.condition, t.direction, t.prompt_index, t.seed, t.key",
+            (judge,),
+        )
+        for row in rows:
+            yield JudgedTrial(_trial(row[:10]), row[10], row[11], row[12], judgement_from_json(json.loads(row[13])))
+
+    def judged_counts(self, judge: str) -> tuple[int, int]:
+        """How many of the grid's responses a judge has judged, and how many of these it left unscored."""
+        row = self._db.execute(
+            "SELECT count(*), count(json_extract(judgement, '$.reason')) FROM grades"
+            f" WHERE judge = ? AND NOT ({_LEFT_OUT})"
+            " AND response IN (SELECT response FROM trials WHERE purpose = 'trial')",
+            (judge,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def progress(self, judge: str) -> dict[str, tuple[int, int]]:
+        """Per condition of the grid: (trials with a verdict of the judge or its mark that nobody was asked, trials)."""
+        rows = self._db.execute(
+            "SELECT condition, sum(EXISTS (SELECT 1 FROM grades g WHERE g.response = t.response AND g.judge = ?)),"
+            " count(*) FROM trials t WHERE purpose = 'trial' GROUP BY condition ORDER BY condition",
+            (judge,),
+        )
+        return {condition: (done, planned) for condition, done, planned in rows}
+
+    def add_marks(self, response: str, screen: tuple[int, bool], collapse: tuple[int, bool]) -> None:
+        """Store what is seen in the text that judges see of a response: (version, whether the phrase screen finds a
+        restart) and (version, whether it collapsed into repetition)."""
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO screens VALUES (?, ?, ?)", (response, *screen))
+            self._db.execute("INSERT OR IGNORE INTO collapses VALUES (?, ?, ?)", (response, *collapse))
 
     def screens(self, version: int) -> dict[str, bool]:
         """What a version of the phrase screen found, by response."""
-        if not self._has("screens"):
-            return {}
-        rows = self._db.execute("SELECT response, restart FROM screens WHERE version = ?", (version,))
-        return {response: bool(restart) for response, restart in rows}
+        return self._marks("SELECT response, restart FROM screens WHERE version = ?", "screens", version)
+
+    def collapses(self, version: int) -> dict[str, bool]:
+        """Whether responses collapsed into repetition, by a version of that rule."""
+        return self._marks("SELECT response, degraded FROM collapses WHERE version = ?", "collapses", version)
+
+    def _marks(self, sql: str, table: str, version: int) -> dict[str, bool]:
+        return {key: bool(value) for key, value in self._db.execute(sql, (version,))} if self._has(table) else {}
 
     def drop_grades(self, judge: str, responses: list[str]) -> None:
         """Forget a judge's verdicts on these responses, so that they are asked for again."""
@@ -273,6 +347,10 @@ class Store:
             " TOTAL(output_tokens) FROM judge_calls GROUP BY judge ORDER BY judge"
         )
         return {row[0]: (row[1], row[2], int(row[3]), int(row[4]), int(row[5])) for row in rows}
+
+    def has_trials(self) -> bool:
+        """Whether the grid has any trial."""
+        return self._db.execute("SELECT 1 FROM trials WHERE purpose = 'trial' LIMIT 1").fetchone() is not None
 
     def trials(self, purpose: str = "trial") -> list[TrialRow]:
         """All stored trials of a purpose, in an order that does not depend on when they finished."""
@@ -324,6 +402,9 @@ class Store:
     def _has(self, table: str) -> bool:
         """Whether a table is there: a study of before there was one is read as if it were empty."""
         return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())
+
+    def _has_origins(self) -> bool:
+        return "origin" in {row[1] for row in self._db.execute("PRAGMA table_info(trials)")}
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> None:
         with self._db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from esr.errors import UserError
-from esr.judging.degraded import is_degraded
-from esr.judging.records import Judgement, Scored, Unscored
+from esr.judging.degraded import DEGRADED_VERSION, is_degraded
+from esr.judging.records import Scored
 from esr.judging.screen import SCREEN_VERSION, find_restarts
 from esr.steering.engine import Response
 from esr.studies.calibrating import from_json
@@ -22,11 +23,10 @@ from esr.studies.conditions import CONTROL
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.experiments.activations import TOKEN_ENDS
 from esr.studies.experiments.registry import experiments
-from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.lock import check_settings
 from esr.studies.selecting import Chosen, Exclusion, Selection
-from esr.studies.store import Store, TrialRow
+from esr.studies.store import JudgedTrial, Store
 from esr.subjects.spec import ORGANISMS
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from esr.analysis.activations import Activations
 
 _NAN = float("nan")
+_REPEATED = frozenset({"condition", "direction", "prompt", "finish", "state", "reason", "source"})
+"""Columns in which the same few texts come again and again: one copy of each is kept."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,21 @@ class Study:
     def trials_by(self, judge_key: str) -> pd.DataFrame:
         """``trials`` as another judge sees them. Raises UserError for a judge that has judged nothing here."""
         with Store.reading(self.folder) as store:
-            rows = store.trials()
+            if not store.has_trials():
+                return _frame({})
             judge = store.record("judge", judge_key)
-            if not rows:
-                return _frame([])
             if judge is None:
                 raise UserError("a judge has judged this study", judge_key, "Use `esr judge`")
-            responses = store.responses(sorted({r.response for r in rows}))
-            judged = list(_judged(store, rows, responses, judge_key, judge))
-            screens = store.screens(SCREEN_VERSION)
-        chosen = {c.id: c for c in self._selection().chosen}
-        thresholds = self.calibration.set_index("direction")["threshold"]
-        records = []
-        for row, response, judgement, weight in judged:
-            text = response.text[row.origin.judged_from :]
-            screened = screens.get(row.response)
-            records.append(
-                {
+            coverage = Coverage.recorded(judge)
+            screens, collapses = store.screens(SCREEN_VERSION), store.collapses(DEGRADED_VERSION)
+            chosen = {c.id: c for c in self._selection().chosen}
+            thresholds = self.calibration.set_index("direction")["threshold"].to_dict()
+            columns: dict[str, list[Any]] = {}  # a list per column: a dictionary per row takes several times as much
+            for judged, weight in _given(store.judged_trials(judge_key), coverage):
+                row, origin = judged.trial, judged.trial.origin
+                text = judged.text[origin.judged_from :]
+                screened, degraded = screens.get(row.response), collapses.get(row.response)
+                values = {
                     "trial": row.key,
                     "condition": row.condition,
                     "direction": row.direction,
@@ -113,22 +113,23 @@ class Study:
                     "seed": row.seed,
                     "boost": row.boost,
                     "text": text,
-                    "n_tokens": len(response.token_ids),
-                    "finish": response.finish,
-                    **_verdict(judgement),
-                    "degraded": is_degraded(text),
+                    "n_tokens": judged.n_tokens,
+                    "finish": judged.finish,
+                    **_verdict(judged.judgement),
+                    "degraded": is_degraded(text) if degraded is None else degraded,
                     "screened": bool(find_restarts(text, row.prompt)) if screened is None else screened,
                     "promoted": chosen[row.direction].promoted,
                     "threshold": thresholds[row.direction],
-                    "source": row.origin.source,
-                    "prefix_tokens": row.origin.tokens,
-                    "prefix": response.text[: row.origin.characters],
-                    "judged_from": row.origin.judged_from,
+                    "source": origin.source,
+                    "prefix_tokens": origin.tokens,
+                    "prefix": judged.text[: origin.characters],
+                    "judged_from": origin.judged_from,
                     "response": row.response,
                     "weight": weight,
                 }
-            )
-        return _frame(records)
+                for name, value in values.items():
+                    columns.setdefault(name, []).append(sys.intern(value) if name in _REPEATED else value)
+        return _frame(columns)
 
     @property
     def experiments(self) -> dict[str, Ran]:
@@ -203,18 +204,9 @@ class Study:
     def judges(self) -> pd.DataFrame:
         """The judges at work on this study: key, name, judged (responses of the grid), unscored (of those)."""
         with Store.reading(self.folder) as store:
-            keys = sorted({r.response for r in store.trials()})
             found = store.records("judge")
-            grades = {key: store.grades(keys, key).values() for key in found}
-        rows = [
-            {
-                "key": key,
-                "name": judge["name"],
-                "judged": sum(grade != LEFT_OUT for grade in grades[key]),
-                "unscored": sum(isinstance(grade, Unscored) and grade != LEFT_OUT for grade in grades[key]),
-            }
-            for key, judge in found.items()
-        ]
+            counts = {key: store.judged_counts(key) for key in found}
+        rows = [(key, judge["name"], *counts[key]) for key, judge in found.items()]
         return pd.DataFrame(rows, columns=["key", "name", "judged", "unscored"])
 
     @property
@@ -247,14 +239,12 @@ class Study:
         """
         frames = []
         with Store.reading(self.folder) as store:
-            rows = store.trials()
-            responses = store.responses(sorted({r.response for r in rows}))
             judges = store.records("judge")
             names = Counter(judge["name"] for judge in judges.values())
             for key, judge in judges.items():
                 name = judge["name"] if names[judge["name"]] == 1 else f"{judge['name']} {key[-16:][:6]}"
-                for row, _, judgement, weight in _judged(store, rows, responses, key, judge):
-                    frames.append((row.key, name, judgement, row.direction, weight))
+                for judged, weight in _given(store.judged_trials(key), Coverage.recorded(judge)):
+                    frames.append((judged.trial.key, name, judged.judgement, judged.trial.direction, weight))
         return pd.DataFrame(frames, columns=["response", "judge", "judgement", "direction", "weight"])
 
     @property
@@ -339,13 +329,7 @@ class Study:
     def progress(self) -> dict[str, tuple[int, int]]:
         """Per condition: (trials judged, trials planned so far)."""
         with Store.reading(self.folder) as store:
-            rows = store.trials()
-            grades = store.grades(sorted({r.response for r in rows}), self.judge_key)
-        counts: dict[str, tuple[int, int]] = {}
-        for row in rows:
-            done, planned = counts.get(row.condition, (0, 0))
-            counts[row.condition] = (done + (row.response in grades), planned + 1)
-        return counts
+            return store.progress(self.judge_key)
 
     def _selection(self) -> Selection:
         with Store.reading(self.folder) as store:
@@ -353,27 +337,21 @@ class Study:
         return Selection((), (), None) if stored is None else Selection.from_json(stored)
 
 
-def _judged(
-    store: Store, rows: list[TrialRow], responses: dict[str, Response], key: str, judge: dict[str, Any]
-) -> Iterator[tuple[TrialRow, Response, Judgement, float]]:
-    """The trials a judge was given and has judged, with how many responses each stands for."""
-    coverage = Coverage.recorded(judge)
-    grades = store.grades(list(responses), key)
-    for row in rows:
-        judgement = grades.get(row.response, LEFT_OUT)
-        if row.response not in responses or judgement == LEFT_OUT:
-            continue
-        response = responses[row.response]
+def _given(trials: Iterator[JudgedTrial], coverage: Coverage) -> Iterator[tuple[JudgedTrial, float]]:
+    """The trials that a judge of this coverage is given, with how many responses each stands for."""
+    for judged in trials:
+        row = judged.trial
+        response = Response(row.response, (), judged.text, "stop", 0)  # a coverage looks at key and text only
         weight = coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, response)
         if weight:
-            yield row, response, judgement, weight
+            yield judged, weight
 
 
-def _frame(records: list[dict[str, Any]], record: type | None = None) -> pd.DataFrame:
-    """A frame with the fields of ``record`` even when empty; text stays as Python holds it, for pandas' own string type
-    refuses the lone surrogates an untrusted label may have."""
+def _frame(data: Any, record: type | None = None) -> pd.DataFrame:
+    """A frame of records or columns, with the fields of ``record`` even when empty; text stays as Python holds it, for
+    pandas' own string type refuses the lone surrogates an untrusted label may have."""
     with pd.option_context("future.infer_string", False):
-        return pd.DataFrame(records, columns=None if record is None else [f.name for f in fields(record)])
+        return pd.DataFrame(data, columns=None if record is None else [f.name for f in fields(record)])
 
 
 def _verdict(judgement: Any) -> dict[str, Any]:
