@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from study_folders import make_study, run, settings
+from study_folders import count_rows, make_study, run, settings
 
 import esr
 from esr.cli.studies import plan, status
@@ -24,6 +25,7 @@ from esr.studies.judges import Coverage, record_judge
 from esr.studies.new import write_study
 from esr.studies.progress import Silent
 from esr.studies.store import Store
+from esr.studies.study import Study
 
 
 class Counting:
@@ -205,3 +207,24 @@ def test_no_control_character_reaches_the_terminal(folder: Path, capsys: pytest.
     (folder / "study.toml").write_text(text)
     plan(folder)
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [("{prompt} " + "and then wash it " * 30, "long"), ("{prompt} do not mention {label}", "label")],
+)
+def test_meta_prompts_that_do_not_fit_are_refused_before_anything_is_generated(
+    tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any, template: str, named: str
+) -> None:
+    values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"))
+    (tmp_path / "labels.json").write_text(json.dumps({"5": "soup and bread " * 40, "6": "soup"}))
+    values["subject"]["labels"] = str(tmp_path / "labels.json")
+    values |= {"experiments": ["meta-prompts"], "experiment": {"meta-prompts": {"file": "meta.toml"}}}
+    make_study(tmp_path, values)
+    (tmp_path / "meta.toml").write_text(f'fits = "{{prompt}} please"\n{named} = {json.dumps(template)}\n')
+    with pytest.raises(UserError, match=rf"fit into the model's context.*for prompt 1 of meta-prompts, {named}"):
+        run(tmp_path)
+    assert count_rows(tmp_path) == 0
+    (tmp_path / "meta.toml").write_text('fits = "{prompt} please"\n')
+    run(tmp_path)
+    assert "meta fits" in set(Study.open(tmp_path).trials["condition"])

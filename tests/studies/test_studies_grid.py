@@ -113,7 +113,8 @@ def test_a_run_reads_back_as_a_frame(tmp_path: Path, tiny_model_folder: Any, tin
     run_study(tmp_path, config, config.experiments, Silent())
     study = esr.open(str(tmp_path))
     trials = study.trials
-    assert set(COLUMNS) | {"threshold", "source", "prefix", "prefix_tokens", "response"} == set(trials.columns)
+    own = {"threshold", "source", "prefix", "prefix_tokens", "prefix_restarted", "judged_from", "response"}
+    assert set(COLUMNS) | own == set(trials.columns)
     assert set(trials["condition"]) == {"incidence", "no-steering"}
     steered, plain = (trials[trials["condition"] == c] for c in ("incidence", "no-steering"))
     assert (steered["boost"] == steered["threshold"]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,10 @@ from study_folders import contents, count_rows, make_study, run, run_killed, set
 
 from esr.analysis.metrics import summarise
 from esr.errors import UserError
+from esr.studies.asking import Asker
+from esr.studies.conditions import Condition
+from esr.studies.grading import LEFT_OUT
+from esr.studies.measure import Task
 from esr.studies.store import Store
 from esr.studies.study import Study
 
@@ -57,6 +62,54 @@ def test_a_second_run_generates_nothing(
     monkeypatch.setattr(HFEngine, "generate", refuse)
     run(tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_only_what_is_missing_is_built_and_done_again(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study of a million trials need not build a million requests to go on."""
+    make_study(tmp_path, values)
+    run(tmp_path)
+    before, study = contents(tmp_path), Study.open(tmp_path).trials
+    lost, unjudged = study["response"].iloc[[3, 30]]
+    with sqlite3.connect(tmp_path / "study.sqlite") as db:
+        db.execute("DELETE FROM responses WHERE key = ?", (lost,))
+        db.execute("DELETE FROM grades WHERE response IN (?, ?)", (lost, unjudged))
+    built: list[str] = []
+    task = Asker.task
+
+    def counting(self: Asker, purpose: str, condition: Condition, *args: Any, **options: Any) -> Task:
+        built.extend([condition.name] * (purpose == "trial" and condition.name != "check"))
+        return task(self, purpose, condition, *args, **options)
+
+    monkeypatch.setattr(Asker, "task", counting)
+    run(tmp_path)
+    assert sorted(built) == sorted(study[study["response"].isin([lost, unjudged])]["condition"])
+    assert contents(tmp_path) == before
+
+    with sqlite3.connect(tmp_path / "study.sqlite") as db:  # as if the condition had been another one then
+        db.execute("UPDATE meta SET value = 'another' WHERE key = 'condition incidence'")
+    built.clear()
+    run(tmp_path)
+    assert built == ["incidence"] * (study["condition"] == "incidence").sum()
+    assert contents(tmp_path) == before
+
+
+def test_a_verdict_that_was_left_out_is_no_verdict(tmp_path: Path, values: dict[str, Any]) -> None:
+    make_study(tmp_path, values)
+    run(tmp_path)
+    study = Study.open(tmp_path)
+    before = study.trials
+    first = before.loc[0]
+    with sqlite3.connect(tmp_path / "study.sqlite") as db:
+        mark = json.dumps(LEFT_OUT.to_json())
+        db.execute("UPDATE grades SET judgement = ? WHERE response = ?", (mark, first["response"]))
+    with Store.writing(tmp_path) as store:
+        cells = store.measured_cells(first["condition"], study.judge_key)
+    assert (first["direction"], first["prompt_index"], first["seed"]) not in cells
+    assert len(cells) == (before["condition"] == first["condition"]).sum() - 1
+    assert first["trial"] not in set(study.trials["trial"])
+    assert study.judges["judged"].tolist() == [before["response"].nunique() - 1]
 
 
 def test_a_second_process_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:

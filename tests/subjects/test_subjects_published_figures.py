@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from esr.studies.experiments.registry import experiments
 from esr.subjects.published import published_subjects
 from esr.subjects.published_figures import published_figures
 from esr.subjects.spec import ORGANISMS, SubjectSpec
@@ -40,6 +41,8 @@ def test_the_experiments_of_the_largest() -> None:
     assert figures["random-ablation", "ESR rate"] == "4.2 %"
     assert figures["no-steering", "Multi-attempt rate"] == "0 %"
     assert figures["vectors", "ESR rate"] == "3.6 % (62 vectors)"
+    assert figures["otd-ablation: held-out prompts, not ablated", "ESR rate"] == "5.0 %"
+    assert figures["otd-ablation: held-out prompts, ablated", "ESR rate"] == "3.8 %"
     assert {c for c, _ in of("gemma-2-9b/paper")} == {"incidence"}
     assert {c for c, _ in of("llama-3.1-8b/paper")} == {"incidence", "fine-tuning"}
 
@@ -70,3 +73,10 @@ def test_another_layer_is_said() -> None:
     other = published_figures(spec.model_copy(update={"steer_layer": 50}))
     assert other
     assert all(f.source.endswith(" (layer 33 steered)") for f in other)
+
+
+@pytest.mark.parametrize("name", published_subjects())
+def test_every_figure_stands_with_an_experiment_or_with_the_judges(name: str) -> None:
+    """A figure under another name would be shown nowhere."""
+    places = {*experiments(), "fine-tuning", "cross-judge", "vectors"}  # vectors: incidence of a vectors file
+    assert {f.condition.partition(":")[0] for f in published_figures(published_subjects()[name].spec)} <= places

@@ -107,6 +107,7 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
     from esr.judging.agreement import pairwise_agreement
     from esr.reporting.untrusted import printable
     from esr.studies.study import Study
+    from esr.subjects.published_figures import published_figures
 
     opened = Study.open(study)
     judgements = opened.judgements
@@ -143,6 +144,9 @@ def agreement(study: StudyFolder, as_json: AsJson = False) -> None:
         console().print(printable(summary))
     if rows:
         print_rows(rows)
+    for figure in published_figures(opened.config.subject):
+        if figure.condition == "cross-judge":
+            console().print(f"Published for this subject: {figure.quantity} {figure.value} ({figure.source})")
 
 
 @app.command("judge-check")

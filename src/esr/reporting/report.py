@@ -143,6 +143,7 @@ def _page(view: StudyView, viewer: Viewer, inline: Inline) -> str:
         contrasts=[] if paired is None else contrasts(paired),
         pairing=[] if paired is None else pairing(paired),
         published=[f for f in view.published if f.condition.partition(":")[0] in HEADLINE],
+        published_judges=[f for f in view.published if f.condition == "cross-judge"],
         sections=_sections(view, summary),
         pictures=_pictures(view, shown),
         recoveries=_recoveries(view, names),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import transformers
 
 from esr.directions.concreteness import ConcretenessGrader
@@ -65,7 +66,7 @@ def run_study(
         subject = load_for(config.subject, config.engine)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
-        _check_requests(asker, make_check(subject, config.engine))
+        _check_requests(asker, candidates, make_check(subject, config.engine), _templates(folder, config, chosen))
         hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
         hold_files(store, hashes | candidates.hashes)
         _hold_provenance(store, subject, {})
@@ -78,11 +79,25 @@ def run_study(
             _Run(candidates, asker, measurer, folder, chosen, settings, progress, concreteness).all()
 
 
-def _check_requests(asker: Asker, check: Check) -> None:
-    """Every prompt fits, before anything is generated."""
-    for prompt in range(len(asker.prompts)):
-        request = asker.task("trial", Condition("check"), Cell(0, prompt, 0), None, 0.0).request
-        check(replace(request, id=f"for prompt {prompt + 1}"))
+def _templates(folder: Path, config: StudyConfig, chosen: Sequence[Experiment]) -> dict[str, str]:
+    """Everything that is asked, by the words that name it in an error; the bare prompts first."""
+    asked = {"": "{prompt}"}
+    for experiment in chosen:
+        if experiment.templates is not None:
+            found = experiment.templates(folder, config, config.settings_of(experiment.key))
+            asked |= {f" of {experiment.key}, {name}": template for name, template in found.items()}
+    return asked
+
+
+def _check_requests(asker: Asker, candidates: Candidates, check: Check, templates: Mapping[str, str]) -> None:
+    """Every prompt fits into every template, whichever label it names, before anything is generated."""
+    label = max((candidates.label(i) for i in candidates.ids), key=len, default="")
+    named = Direction("check", np.zeros(asker.subject.d_model, np.float32), label)
+    for name, template in templates.items():
+        condition, direction = Condition("check", template=template), named if "{label}" in template else None
+        for prompt in range(len(asker.prompts)):
+            request = asker.task("trial", condition, Cell(0, prompt, 0), direction, 0.0).request
+            check(replace(request, id=f"for prompt {prompt + 1}{name}"))
 
 
 def _hold_provenance(store: Store, subject: Subject, engine: Mapping[str, str]) -> None:

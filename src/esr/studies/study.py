@@ -81,9 +81,10 @@ class Study:
     def trials(self) -> pd.DataFrame:
         """One row per trial that has been generated and judged by the study's own judge; the columns are those of
         ``esr.analysis.trials.COLUMNS`` and ``threshold``, the direction's own; ``response``, the response's key; and
-        where the response continues a given text: ``prefix``, ``prefix_tokens`` and ``source``, the key of the trial
-        it was taken from. ``text`` is what the judge saw: in some conditions only what follows the prefix; then
-        ``judged_from`` is the prefix's length in characters, else 0."""
+        where the response continues a given text: ``prefix``, ``prefix_tokens``, ``prefix_restarted`` (the phrase
+        screen finds a restart in it) and ``source``, the key of the trial it was taken from. ``text`` is what the judge
+        saw: in some conditions only what follows the prefix; then ``judged_from`` is the prefix's length in characters,
+        else 0."""
         return self.trials_by(self.judge_key)
 
     def trials_by(self, judge_key: str) -> pd.DataFrame:
@@ -123,6 +124,7 @@ class Study:
                     "source": origin.source,
                     "prefix_tokens": origin.tokens,
                     "prefix": judged.text[: origin.characters],
+                    "prefix_restarted": bool(find_restarts(judged.text[: origin.characters], row.prompt)),
                     "judged_from": origin.judged_from,
                     "response": row.response,
                     "weight": weight,

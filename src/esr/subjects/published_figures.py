@@ -18,7 +18,8 @@ class PublishedFigure:
     """A figure of the literature, shown beside the measured one."""
 
     condition: str
-    """Key of the experiment, and what of it where it has several conditions."""
+    """Key of the experiment, and what of it where it has several conditions; ``cross-judge`` stands with the agreement
+    of judges."""
     quantity: str
     value: str
     """As printed there, for example ``3.8 %``."""
@@ -55,10 +56,10 @@ _FURTHER = {
         ("random-ablation", "Responses", "14,450 in 3 sets of 26 latents", _V1),
         ("random-ablation", _MULTI, "7.9 %", _V1),
         ("random-ablation", _ESR, "4.2 %", _V1),
-        ("held-out prompts", _MULTI, "9.6 % (about 239 responses)", _PAPER),
-        ("held-out prompts", _ESR, "5.0 %", _PAPER),
-        ("held-out prompts: otd-ablation", _MULTI, "5.9 % (about 239 responses)", _PAPER),
-        ("held-out prompts: otd-ablation", _ESR, "3.8 %", _PAPER),
+        ("otd-ablation: held-out prompts, not ablated", _MULTI, "9.6 % (about 239 responses)", _PAPER),
+        ("otd-ablation: held-out prompts, not ablated", _ESR, "5.0 %", _PAPER),
+        ("otd-ablation: held-out prompts, ablated", _MULTI, "5.9 % (about 239 responses)", _PAPER),
+        ("otd-ablation: held-out prompts, ablated", _ESR, "3.8 %", _PAPER),
         ("activations", "Detectors, off-topic / baseline", "4.4 x (.0119 / .0027)", _V1),
         ("activations", "Detectors, after the correction / baseline", "2.1 x", _V1),
         ("cross-judge", "Agreement on multi-attempt", "> 95 %; 90-96 % in later text", _PAPER),

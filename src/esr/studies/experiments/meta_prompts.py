@@ -47,17 +47,18 @@ class MetaPromptSettings(Settings):
 def conditions(lab: Lab, settings: MetaPromptSettings) -> list[Condition]:
     """One condition per template; one that names the label is asked where there is one. The organisms know only the
     words of their own suffixes."""
-    templates = _templates(lab.folder, lab.config, settings)
-    lab.hold("the set of meta-prompts", templates)
+    asked = templates(lab.folder, lab.config, settings)
+    lab.hold("the set of meta-prompts", asked)
     labelled = tuple(Start(cell) for cell in lab.cells if lab.directions[cell.direction].label)
     return [
         Condition(f"meta {name}", template=template, starts=labelled if "{label}" in template else None)
-        for name, template in templates.items()
+        for name, template in asked.items()
         if labelled or "{label}" not in template
     ]
 
 
-def _templates(folder: Path, config: StudyConfig, settings: MetaPromptSettings) -> dict[str, str]:
+def templates(folder: Path, config: StudyConfig, settings: MetaPromptSettings) -> dict[str, str]:
+    """What is asked, by name: the file's templates, an organism's own suffixes, or ours."""
     if settings.file is not None:
         return _read(folder / settings.file)
     if config.subject.model in ORGANISMS:
@@ -76,15 +77,15 @@ def check(folder: Path, _config: StudyConfig, settings: MetaPromptSettings) -> N
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        templates = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError("the file of meta-prompts can be read", f"{error.strerror}: {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError("a file of meta-prompts is TOML", f"{error} in {path}") from None
-    wrong = [name for name, text in templates.items() if not isinstance(text, str) or "{prompt}" not in text]
-    if wrong or not templates:
+    wrong = [name for name, text in found.items() if not isinstance(text, str) or "{prompt}" not in text]
+    if wrong or not found:
         raise UserError('a meta-prompt is a line name = "... {prompt} ..."', f"{', '.join(wrong) or 'none'} in {path}")
-    return templates
+    return found
 
 
 EXPERIMENT = Experiment(
@@ -95,5 +96,6 @@ EXPERIMENT = Experiment(
     needs=("incidence",),
     settings=MetaPromptSettings,
     check=check,
-    counted=lambda folder, config, settings: len(_templates(folder, config, settings)),
+    templates=templates,
+    counted=lambda folder, config, settings: len(templates(folder, config, settings)),
 )

@@ -77,6 +77,10 @@ class Experiment:
     """(study's folder, its settings, own settings): raises UserError, before anything is loaded, for files and prompts
     the experiment cannot work with."""
 
+    templates: Callable[[Path, StudyConfig, Any], Mapping[str, str]] | None = None
+    """(study's folder, its settings, own settings) -> what it asks instead of the bare prompt, by name: before anything
+    is generated it is checked that every prompt fits into it."""
+
     def arms_of(self, folder: Path, config: StudyConfig, settings: Any) -> int:
         """How many conditions of at most the whole grid it has in a study."""
         return self.arms(settings) if self.counted is None else self.counted(folder, config, settings)
