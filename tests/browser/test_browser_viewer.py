@@ -274,3 +274,11 @@ def test_without_scripts_ten_episodes_are_shown(launch, organism_report):
         articles = page.locator("noscript article")
         assert articles.count() == 10
         assert all(article.bounding_box()["height"] > 50 for article in articles.all())
+
+
+def test_charts_side_by_side_have_one_scale(visit, organism_report, episode):
+    page = visit(organism_report, "#" + urlencode({"trial": episode.trial, "with": "no-steering"}))
+    settled(page)
+    ticks = [pane.locator(".v-tick").all_text_contents()[:3] for pane in page.locator(".v-pane").all()]
+    assert ticks[0] == ticks[1]
+    assert float(ticks[0][2]) > 0

@@ -20,6 +20,17 @@ class Chart {
     this.render();
   }
 
+  /** The highest value drawn. */
+  get highest() {
+    return Math.max(...this.content.lines.map((one) => one.values.reduce((high, value) => Math.max(high, value), 0)));
+  }
+
+  /** Give the value axis an end of its own: charts that are compared share it. */
+  scale(end) {
+    this.end = end;
+    this.render();
+  }
+
   get wide() {
     return Math.max(160, this.box.clientWidth - MARGIN.left - MARGIN.right);
   }
@@ -40,7 +51,7 @@ class Chart {
   render() {
     const { lines, restart, spoken, kind, attempts } = this.content;
     const bottom = TALL - MARGIN.bottom;
-    const top = Math.max(...lines.map((one) => one.values.reduce((high, value) => Math.max(high, value), 0)));
+    const top = Math.max(this.highest, this.end || 0);
     const y = (value) => bottom - (top > 0 ? value / top : 0) * (bottom - MARGIN.top);
     const all = MARGIN.left + this.wide;
     const svg = draw("svg", { width: all + MARGIN.right, height: TALL, "aria-hidden": "true", focusable: "false" });

@@ -116,7 +116,7 @@ class Episode {
     const { text, attempts } = this.response;
     let position = 0;
     const add = (from, to, attempt) => {
-      if (to <= from) return;
+      if (!attempt && !text.slice(from, to).trim()) return;
       const part = make("span", { class: attempt ? "v-fill v-" + band(attempt.score) : "v-fill" }, attempt ? short(attempt.score) : "");
       part.style.flexGrow = String((to - from) / text.length);
       bar.append(part);
@@ -202,7 +202,9 @@ class Episode {
     this.said = said;
     this.chart = new Chart(plot, (token) => this.point(token));
     const what = { episode: "Read on this response under its own steering.", "no-recovery": "A control: steered, never restarts.", unsteered: "A control: the same prompt, not steered." };
-    const panel = make("section", { class: "v-panel", "aria-label": "Activations on the tokens" }, said, this.slider, this.legend, make("p", { class: "v-note" }, what[kind]));
+    this.what = what[kind];
+    this.note = make("p", { class: "v-note" });
+    const panel = make("section", { class: "v-panel", "aria-label": "Activations on the tokens" }, said, this.slider, this.legend, this.note);
     return panel;
   }
 
@@ -220,9 +222,10 @@ class Episode {
     this.chart.show({ lines: units.map((unit) => ({ values: values[unit] })), restart, spoken, kind, attempts: this.tokensOfAttempts() });
     this.legend.replaceChildren(
       ...units.map((unit, i) =>
-        make("li", {}, make("span", { class: "v-swatch v-line-" + (i % LINES), "aria-hidden": "true" }), make("bdi", {}, line(every[unit].name, 60)), " ", make("b", { class: "v-value" }), i === 0 ? make("span", { class: "v-muted" }, "shaded, darkest at " + short(top)) : "", this.view.remove && i > 0 ? make("button", { type: "button", class: "v-drop", "aria-label": "Remove the line of " + line(every[unit].name, 60), click: () => this.view.remove(unit) }, "×") : ""),
+        make("li", {}, make("span", { class: "v-swatch v-line-" + (i % LINES), "aria-hidden": "true" }), make("bdi", {}, line(every[unit].name, 60)), " ", make("b", { class: "v-value" }), this.view.remove && i > 0 ? make("button", { type: "button", class: "v-drop", "aria-label": "Remove the line of " + line(every[unit].name, 60), click: () => this.view.remove(unit) }, "×") : ""),
       ),
     );
+    this.note.textContent = this.what + " Shaded: " + line(every[units[0]].name, 60) + "; darkest at " + short(top) + ", the highest value read.";
     this.point(this.token, true);
   }
 

@@ -316,6 +316,7 @@ class Viewer {
         pane.view = view;
         pane.shade(view.units);
       }
+      this.level();
       return;
     }
     const [left, right] = this.panes;
@@ -329,9 +330,16 @@ class Viewer {
     this.root.classList.toggle("v-comparing", Boolean(this.state.with));
     right.box.hidden = !this.state.with;
     await Promise.all(shown);
+    this.level();
     this.root.querySelector(".v-shading").hidden = !this.panes.some((pane) => pane.read);
     this.view.setAttribute("aria-label", "Trial " + this.data.columns.key[trial].slice(0, 12));
     this.root.dataset.shown = this.data.columns.key[trial] + (other === undefined ? "" : " " + this.data.columns.key[other]);
+  }
+
+  /** Charts side by side have one scale. */
+  level() {
+    const charts = this.panes.filter((pane) => pane.read).map((pane) => pane.chart);
+    for (const chart of charts) chart.scale(Math.max(...charts.map((one) => one.highest)));
   }
 
   layout() {
