@@ -169,12 +169,6 @@ def test_what_the_machine_does_not_have(subject: Any) -> None:
         list(make_engine(subject, settings).generate(mixed_requests(1)))
 
 
-def test_a_cluster_that_is_not_there(subject: Any) -> None:
-    settings = EngineSettings(ray_address="127.0.0.1:1")
-    with pytest.raises(UserError, match="a Ray cluster answers at ray_address"):
-        list(make_engine(subject, settings).generate(mixed_requests(1)))
-
-
 def test_replicas_find_the_files_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("model", "sae", "adapter"):

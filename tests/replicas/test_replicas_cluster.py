@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
 from steering_requests import mixed_requests
 
+from esr.errors import UserError
 from esr.steering.make import make_engine
 from esr.steering.settings import EngineSettings
 
@@ -63,3 +64,9 @@ def test_a_cluster_is_joined_by_its_address(cluster: str, tiny_subject: Any) -> 
     finally:
         engine.close()
     assert found == {r.id: r for r in make_engine(subject, EngineSettings()).generate(requests)}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nowhere.invalid:6379"])
+def test_a_cluster_that_is_not_there(tiny_subject: Any, address: str) -> None:
+    with pytest.raises(UserError, match=rf"a Ray cluster answers at ray_address\. Got {address} \("):
+        make_engine(tiny_subject(), EngineSettings(ray_address=address))

@@ -34,7 +34,7 @@ def make_check(subject: Subject, settings: EngineSettings) -> Check:
     if settings.replicated:
         from esr.steering.replicas.cluster import check_ray
 
-        check_ray()
+        check_ray(settings.ray_address)
     if settings.backend == "hf":
         return lambda request: check_request(subject, request)
     from esr.steering.vllm.requests import check_for_vllm

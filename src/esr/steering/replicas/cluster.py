@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,25 @@ class LostError(Exception):
     """A replica's process, or the machine it was on, is gone."""
 
 
-def check_ray() -> None:
-    """Raises UserError when Ray is missing."""
+def check_ray(address: str | None = None) -> None:
+    """Raises UserError when Ray is missing, or nothing listens at ``address`` (HOST:PORT), which Ray itself finds out
+    after minutes."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("replicas need the extra `ray`", "no ray", 'Run pip install "esr[ray]"')
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> UserError:
+    return UserError(
+        "a Ray cluster answers at ray_address",
+        f"{address or 'this machine'} ({_first_line(error)})",
+        "Start one with `ray start --head`, and run this on one of its machines",
+    )
 
 
 class Cluster:
@@ -32,7 +48,7 @@ class Cluster:
     """
 
     def __init__(self, spec: SubjectSpec, settings: EngineSettings) -> None:
-        check_ray()
+        check_ray(settings.ray_address)
         import ray
 
         self._ray: Any = ray
@@ -67,11 +83,7 @@ class Cluster:
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
-            raise UserError(
-                "a Ray cluster answers at ray_address",
-                f"{settings.ray_address or 'this machine'} ({_first_line(error)})",
-                "Start one with `ray start --head`, and run this on one of its machines",
-            ) from error
+            raise _no_cluster(settings.ray_address, error) from error
 
     def _what_a_replica_needs(self, spec: SubjectSpec, settings: EngineSettings) -> dict[str, float]:
         gpus = settings.gpus_per_replica
