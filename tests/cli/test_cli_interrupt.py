@@ -71,6 +71,7 @@ def test_once_finishes_what_is_in_flight_and_the_same_command_goes_on(study: Pat
     assert process.returncode == 130
     assert "Stopping: what is in flight is finished, for 60 s at most" in error
     assert f"To go on: esr run {study}" in error
+    assert len(error.splitlines()) == 2  # and no bar of a library
     assert "Traceback" not in out + error
     after = contents(study)
     for table in ("trials", "responses", "grades"):

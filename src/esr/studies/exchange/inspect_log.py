@@ -41,7 +41,7 @@ def write_eval(study: Study, path: str | Path) -> Path:
     Raises UserError when no trial has been judged, inspect_ai is missing, or the file cannot be written.
     """
     try:
-        from inspect_ai.log import EvalLog
+        from inspect_ai.log import EvalLog, EvalStats
     except ImportError:
         raise UserError(
             "an .eval log needs the extra `judge`", "no inspect_ai", 'Run pip install "esr[judge]"'
@@ -67,7 +67,8 @@ def write_eval(study: Study, path: str | Path) -> Path:
                 file.writestr(name, sample.model_dump_json(exclude_none=True))
                 summaries.append(sample.summary().model_dump(mode="json", exclude_none=True))
             file.writestr("summaries.json", json.dumps(summaries))
-            log = EvalLog(status="success", eval=spec, results=_results(study, trials, own))
+            at = EvalStats(started_at=spec.created, completed_at=spec.created)
+            log = EvalLog(status="success", eval=spec, results=_results(study, trials, own), stats=at)
             file.writestr("header.json", log.model_dump_json(exclude_none=True, exclude={"samples", "location"}))
         os.replace(partial, path)
     except OSError as error:
