@@ -162,6 +162,7 @@ class StudyConfig(_Section):
         settings = self.model_dump(
             mode="json", exclude={"engine": True, "experiments": True, "experiment": True, "judge": TRANSPORT}
         )
+        settings["calibration"] = self.calibration.describe()
         if self.engine.backend != "hf" and self.sampling.temperature > 0:
             settings["engine"] = {"backend": self.engine.backend}
         return settings

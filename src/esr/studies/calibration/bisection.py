@@ -127,6 +127,7 @@ class Bisection:
             generations=self._evidence[direction].generations,
             status="uncalibrated" if reason else "calibrated",
             reason=reason,
+            stopped="rounds spent",
         )
 
     def _unsupported(self, evidence: Evidence, answer: float) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from esr.errors import UserError
 from esr.studies.calibration.bisection import Bisection
+from esr.studies.calibration.curve import Float64
 from esr.studies.calibration.pooled import HIGHEST_SHARE, LOWEST_SHARE, Pooled
 from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe
 
@@ -34,7 +35,10 @@ class Calibrator(Protocol):
 
 
 def make_calibrator(
-    settings: CalibrationSettings, n_directions: int, unsteered_score: float | None = None
+    settings: CalibrationSettings,
+    n_directions: int,
+    unsteered_score: float | None = None,
+    hints: Float64 | None = None,
 ) -> Calibrator:
     """The calibrator that ``settings.method`` names, at its start.
 
@@ -43,6 +47,7 @@ def make_calibrator(
         n_directions: number of directions, >= 1.
         unsteered_score: mean first-attempt score of unsteered responses, 0-100. ``pooled`` needs it and asks for
             unsteered generations where it is None; ``bisection`` only checks it.
+        hints: what a surrogate says of the log thresholds, shape [hints, n_directions]; for ``pooled`` only.
 
     Raises UserError when there is no direction, or when the unsteered score leaves no room for the target.
     """
@@ -59,4 +64,4 @@ def make_calibrator(
         )
     if settings.method == "bisection":
         return Bisection(settings, n_directions)
-    return Pooled(settings, n_directions, unsteered_score)
+    return Pooled(settings, n_directions, unsteered_score, hints)

@@ -1,17 +1,18 @@
 """Calibration that shares what it learns: every direction's scores sharpen what is expected of all others.
 
-Each round, for all directions at once: likelihoods of the scores so far (``curve``), the population they suggest
-(``population``), each direction's posterior under it, and from that the boosts at which the expected score is the
-target or a little nearer the middle of the fall, where a score tells most. While a direction is little known these
-boosts lie far apart; as it gets known they close in on the threshold, where the curve's shape matters no more.
+A round is asked in two steps, so that half of its scores are placed by what the other half taught. Each step, for all
+directions at once: likelihoods of the scores so far (``curve``), the population they suggest
+(``population``), each direction's posterior under it, and from that the boosts where scores tell most about the mean
+score at the answer (``design``). While a direction is little known these boosts lie far apart; as it gets known they
+close in on the threshold, where the curve's shape matters no more.
 
 The answer is the boost at which the *expected* score is the target, which makes the error in score points zero on
-average. A direction is done when its true mean score there is known to within the tolerance, when it is out of reach
-of the bounds, or when its rounds are spent. In simulation (``benchmarks/calibration.py``) the 95 % interval holds the
-true threshold of 93-97 % of directions from 15 generations on, also of curves of another shape than the modelled one.
+average. A direction stops when its true mean score there is known to within the tolerance, when it is out of reach of
+the bounds, or when its rounds are spent. In simulation (``benchmarks/calibration.py``) the 95 % interval holds the true
+threshold of 93-97 % of directions from 15 generations on, also of curves of another shape than the modelled ones.
 
 What can be saved by sharing ends at the scatter of a direction's own scores: where falls are steep against the spread
-of the thresholds, the others tell little, and half the published generations give about the published error.
+of the thresholds, the others tell little. Hints (``surrogate``) narrow that spread before anything is generated.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ import numpy as np
 
 from esr.errors import UserError
 from esr.studies.calibration.curve import CurveGrid, Float32, Float64
+from esr.studies.calibration.design import LEVELS, place
 from esr.studies.calibration.evidence import Evidence
 from esr.studies.calibration.population import Population
-from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe
+from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe, Stopped
 from esr.studies.calibration.rounds import Round, mean, six_digits
 
-LEVEL_STEP = 0.05
-LEVELS = 3
-"""Expected shares asked at: the target's and so many steps towards the middle of the fall."""
-LEAST_ROUNDS = 3
-"""Rounds before any direction may be done: before, what is known of all is still mostly the first guess."""
+LEAST_STEPS = 6
+"""Steps before any direction may stop: before, what is known of all is still mostly the first guess."""
 OUT_OF_REACH = 0.99
 """Posterior mass beyond a bound at which a direction is given up."""
 UNKNOWN = 20.0
@@ -48,20 +47,30 @@ _FREEDOM = 1.2  # parameters a direction effectively fits for itself
 
 
 class Pooled:
-    """Calibrator that learns one population over all directions. Memory: about 50 kB per direction.
+    """Calibrator that learns one population over all directions. Memory: about 100 kB per direction.
 
     Args:
         unsteered_score: mean score without steering, > target / 0.95; None asks for 30 unsteered generations
             (boost 0) in the first round, charged to the directions they are asked under.
+        hints: what a surrogate says of each direction's log threshold, up to a line: shape [hints, n_directions], the
+            one to begin with first; None: there is none.
     """
 
-    def __init__(self, settings: CalibrationSettings, n_directions: int, unsteered_score: float | None) -> None:
+    def __init__(
+        self,
+        settings: CalibrationSettings,
+        n_directions: int,
+        unsteered_score: float | None,
+        hints: Float64 | None = None,
+    ) -> None:
         self._settings = settings
         self._n = n_directions
+        self._hints = hints
         self._lower = max(settings.lower, _LEAST_LOWER * settings.prior_mean)
         self._evidence = [Evidence() for _ in range(n_directions)]
         self._unsteered_scores: list[float] = []
         self._hopeless = ""
+        self._stopped: list[Stopped] = ["rounds spent"] * n_directions
         self._active = np.ones(n_directions, dtype=bool)
         self._within = self._active.copy()  # the population is that of directions with a threshold within the bounds
         self._number = 0
@@ -73,11 +82,17 @@ class Pooled:
     def _start(self, unsteered: float) -> None:
         s = self._settings
         self.unsteered = unsteered
-        self._grid = CurveGrid(self._lower, s.upper, s.target / unsteered)
-        self.population = Population(self._grid.x, s.prior_mean, s.prior_sd)
+        self._grid = self._make_grid(s.target / unsteered)
+        self.population = self._make_population()
         self.dispersion = 1.0
         self._log_likelihood: Float32 = np.zeros((self._n, *self._grid.modelled(0).shape), dtype=np.float32)
         self._infer()
+
+    def _make_grid(self, share: float) -> CurveGrid:
+        return CurveGrid(self._lower, self._settings.upper, share)
+
+    def _make_population(self) -> Population:
+        return Population(self._grid, self._n, self._settings.prior_mean, self._settings.prior_sd, self._hints)
 
     def ask(self) -> list[Probe]:
         """The probes of the current round that are not told yet; empty when finished."""
@@ -92,6 +107,21 @@ class Pooled:
         self._number += 1
         self._round = self._next(ask_unsteered=False)
 
+    def answers(self) -> Float64:
+        """The boost at which each direction's expected score is the target by what is known now, shape [n]."""
+        return self._crossings(self._expected)
+
+    def _crossings(self, expected: Float64) -> Float64:
+        at = self._grid.crossing(expected, self._grid.share)
+        return np.asarray(np.exp(np.interp(at, np.arange(self._grid.size), self._grid.x)))
+
+    def _foretold(self) -> list[float | None]:
+        """The answers as they would be by the hints alone, with all that the scores taught about their worth."""
+        if self._hints is None:
+            return [None] * self._n
+        prior = self.population.posterior(np.ones_like(self._posterior))
+        return [six_digits(float(boost)) for boost in self._crossings(self._grid.expected(prior))]
+
     def results(self) -> list[Calibration]:
         """What is known now, one per direction in order. Raises UserError while probes are open."""
         if self.ask():
@@ -101,27 +131,34 @@ class Pooled:
                 "Tell every probe that ask() returns until it returns none",
             )
         at = self._grid.crossing(self._expected, self._grid.share)
-        x = np.interp(at, np.arange(self._grid.size), self._grid.x)
-        mass = self._posterior.sum(axis=1, dtype=np.float64).cumsum(axis=1)
-        doubt = self._doubt(at)
-        return [self._result(j, float(np.exp(x[j])), mass[j], float(doubt[j])) for j in range(self._n)]
+        answers = self.answers()
+        mass = self._grid.threshold_mass(self._posterior)
+        doubt, foretold = self._doubt(at), self._foretold()
+        return [self._result(j, float(answers[j]), mass[j], float(doubt[j]), foretold[j]) for j in range(self._n)]
 
     def _next(self, *, ask_unsteered: bool) -> Round:
-        if self._hopeless or self._number == self._settings.rounds:
+        size = self._size(self._number)
+        if self._hopeless or not size:
             return Round([])
         probes = []
         if ask_unsteered:
             each = -(-UNSTEERED_GENERATIONS // self._n)
             probes = [Probe(j, 0.0, 0, each) for j in range(min(self._n, UNSTEERED_GENERATIONS))]
-        share = self._grid.share
-        step = LEVEL_STEP if share < 0.5 else -LEVEL_STEP
-        places = [np.rint(self._grid.crossing(self._expected, share + k * step)) for k in range(LEVELS)]
+        grid = self._grid
+        answers = np.rint(grid.crossing(self._expected, grid.share)).astype(int)
+        candidates = np.stack([np.rint(grid.crossing(self._expected, level)).astype(int) for level in LEVELS], axis=1)
         for j in np.flatnonzero(self._active):
-            # Rounds start at different levels in turn, so that few repeats still visit all of them.
-            start = self._number * self._settings.repeats
-            turns = Counter(self._boost(places[(start + r) % LEVELS][j]) for r in range(self._settings.repeats))
+            chosen = place(grid, self._posterior[j], candidates[j], answers[j], self.dispersion, size)
+            turns = Counter(self._boost(i) for i in chosen)
             probes += [Probe(int(j), boost, self._number, n) for boost, n in sorted(turns.items())]
         return Round(probes)
+
+    def _size(self, step: int) -> int:
+        """Generations per direction in a step: half a round's, the odd one second; 0 when the rounds are spent."""
+        rounds, repeats = self._settings.rounds, self._settings.repeats
+        if repeats == 1:
+            return 1 if step < rounds else 0
+        return (repeats + step % 2) // 2 if step < 2 * rounds else 0
 
     def _boost(self, place: float) -> float:
         return six_digits(float(np.exp(self._grid.x[int(place)])))
@@ -165,11 +202,11 @@ class Pooled:
         likelihood -= likelihood.max(axis=(1, 2), keepdims=True)
         np.exp(np.maximum(likelihood, _FLOOR, out=likelihood), out=likelihood)
         if self._seen and self._within.any():
-            self.population.learn(likelihood[self._within])
+            self.population.learn(likelihood, self._within)
         self._posterior = self.population.posterior(likelihood)
         self._expected = self._grid.expected(self._posterior)
-        mass = self._posterior.sum(axis=1)
-        beyond = np.maximum(mass[:, : self._grid.first].sum(axis=1), mass[:, self._grid.last + 1 :].sum(axis=1))
+        mass = self._grid.threshold_mass(self._posterior)
+        beyond = np.maximum(mass[:, 0], 1 - mass[:, -1])
         self._within = beyond < OUT_OF_REACH
         if self._seen:
             self.dispersion = self._dispersion()
@@ -198,14 +235,19 @@ class Pooled:
 
     def _retire(self) -> None:
         """Take the directions off the list that need no more generations. They do not come back."""
-        if self._number + 1 < LEAST_ROUNDS:
+        if self._number + 1 < LEAST_STEPS:
             return
         doubt = self._doubt(self._grid.crossing(self._expected, self._grid.share))
+        for j in np.flatnonzero(self._active):
+            if not self._within[j]:
+                self._stopped[j] = "out of reach"
+            elif doubt[j] <= self._settings.tolerance:
+                self._stopped[j] = "narrow"
         self._active &= (doubt > self._settings.tolerance) & self._within
 
-    def _result(self, j: int, answer: float, mass: Float64, doubt: float) -> Calibration:
+    def _result(self, j: int, answer: float, mass: Float64, doubt: float, surrogate: float | None) -> Calibration:
         s, evidence = self._settings, self._evidence[j]
-        low, high = np.exp(np.interp([0.025, 0.975], mass, self._grid.x))
+        low, high = np.exp(np.interp([0.025, 0.975], mass, self._grid.x[self._grid.asked]))
         reason = self._hopeless or self._unsupported(j, answer, doubt)
         return Calibration(
             threshold=None if reason else six_digits(answer),
@@ -215,6 +257,8 @@ class Pooled:
             generations=evidence.generations,
             status="uncalibrated" if reason else "calibrated",
             reason=reason,
+            stopped=self._stopped[j],
+            surrogate=surrogate,
         )
 
     def _unsupported(self, j: int, answer: float, doubt: float) -> str:

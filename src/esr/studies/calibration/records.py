@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from esr.errors import UserError
 
 Method = Literal["bisection", "pooled"]
+Stopped = Literal["", "narrow", "out of reach", "rounds spent"]
+
+
+_SURROGATE = ("surrogate", "surrogate_boosts", "surrogate_texts")
 
 
 class CalibrationSettings(BaseModel):
@@ -43,6 +47,13 @@ class CalibrationSettings(BaseModel):
     threshold is no more than this many score points, > 0."""
     sign_weight: float = 5.0
     """``bisection`` only: how many Beta observations the mean of one complete round counts for, > 0 (published: 5)."""
+    surrogate: bool = False
+    """``pooled`` only: first read how far each boost moves the next tokens of unsteered responses, and let that predict
+    the thresholds: forward passes instead of generations and judgements. Needs the hf engine."""
+    surrogate_boosts: int = Field(default=12, strict=True)
+    """``surrogate`` only: boosts read per direction, >= 2."""
+    surrogate_texts: int = Field(default=10, strict=True)
+    """``surrogate`` only: unsteered responses read at every boost, >= 1; as many as there are at most."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,10 +75,19 @@ class CalibrationSettings(BaseModel):
         for name in ("prior_sd", "tolerance", "sign_weight"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is greater than 0", getattr(self, name))
-        for name in ("rounds", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is at least 1", getattr(self, name))
+        for name, least in (("rounds", 1), ("repeats", 1), ("surrogate_boosts", 2), ("surrogate_texts", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is at least {least}", getattr(self, name))
+        if self.surrogate and self.method != "pooled":
+            raise UserError(
+                "only the pooled method has use for a surrogate", f"method {self.method}", 'Set method = "pooled"'
+            )
         return self
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain data; those of a surrogate that is off are not part of it, so that a study made before
+        there was one has the settings it had."""
+        return self.model_dump(mode="json", exclude=None if self.surrogate else set(_SURROGATE))
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,7 @@ class Probe:
     boost: float
     """In the direction's own units; 0 asks for unsteered responses. Rounded to six significant digits."""
     round: int
-    """0-based round the probe belongs to."""
+    """0-based round (``pooled``: step, two to a round) the probe belongs to."""
     repeats: int
     """How many generations, >= 1."""
 
@@ -104,3 +124,9 @@ class Calibration:
     status: Literal["calibrated", "uncalibrated"]
     reason: str = ""
     """Why the direction is uncalibrated, with the numbers; empty when calibrated."""
+    stopped: Stopped = ""
+    """Why no more was asked: the posterior was ``narrow`` enough, the threshold ``out of reach`` of the bounds, or the
+    ``rounds spent``; empty in a study made before this was stored."""
+    surrogate: float | None = None
+    """The boost at which the surrogate alone expects the threshold, by its regression over all directions of the study;
+    None without one."""
