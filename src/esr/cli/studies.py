@@ -168,6 +168,10 @@ def plan(
         " per token, no caching. At most: what depends on verdicts to come counts as the whole grid, or as every"
         " restarted response once these are known.",
     ]
+    if planned.surrogate_passes:
+        lines.append(
+            f"The surrogate reads {planned.surrogate_passes} texts under steering, a forward pass each: no responses."
+        )
     if config.directions.efficacy_boosts:
         lines.append("The efficacy gate counts as 1.5 candidates per direction; it tries more when they fail.")
     if planned.seconds is not None:

@@ -2,31 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import cycle, islice
+from typing import Any
 
+import numpy as np
+
+from esr.errors import UserError
+from esr.steering.divergence import MEASURES, divergence
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
 from esr.studies.calibration.calibrator import make_calibrator
 from esr.studies.calibration.records import Calibration
+from esr.studies.calibration.surrogate import hints, surrogate_boosts
 from esr.studies.conditions import Condition
 from esr.studies.grid import draw_cells
 from esr.studies.measure import Measurer
+from esr.studies.selecting import baseline_tasks
 
 CONDITION = Condition("calibration")
 
 
+def read_surrogate(
+    asker: Asker, measurer: Measurer, directions: list[Direction], advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """How far each boost of each direction moves the next tokens of the study's unsteered responses.
+
+    Of the baseline's responses, ``surrogate_texts`` spread over the prompts are read, up to the length of a calibration
+    answer; nothing is generated that the study does not have. Returns plain data for the store: boosts, and the mean
+    total variation as ``variation[direction][boost]``. ``advance`` is told the forward passes done.
+    Raises UserError when all unsteered responses are empty.
+    """
+    settings, condition = asker.config.calibration, CONDITION
+    boosts = surrogate_boosts(settings.lower, settings.upper, settings.prior_mean, settings.surrogate_boosts)
+    requests = [task.request for task in baseline_tasks(asker)]
+    longest = max(1, round(asker.config.sampling.max_new_tokens / 2))
+    responses = measurer.generate("directions", requests)
+    texts = [(q.prompt_ids, r.token_ids[:longest]) for q, r in zip(requests, responses, strict=True) if r.token_ids]
+    if not texts:
+        raise UserError("unsteered responses hold text, so that the surrogate can read them", "only empty ones")
+    chosen = np.unique(np.linspace(0, len(texts) - 1, min(settings.surrogate_texts, len(texts))).round().astype(int))
+    sets = [
+        asker.interventions(condition, direction, boost, condition.schedule)
+        for direction in directions
+        for boost in boosts
+    ]
+    total = np.zeros(len(sets))
+    for i in chosen:
+        prompt, response = texts[i]
+        total += divergence(asker.subject, prompt, response, sets)[:, MEASURES.index("tv")]
+        advance(len(sets))
+    variation = (total / len(chosen)).reshape(len(directions), len(boosts))
+    return {"boosts": boosts, "variation": [[float(f"{v:.6g}") for v in row] for row in variation]}
+
+
 def calibrate(
-    asker: Asker, measurer: Measurer, directions: list[Direction], unsteered: float | None
+    asker: Asker,
+    measurer: Measurer,
+    directions: list[Direction],
+    unsteered: float | None,
+    surrogate: dict[str, Any] | None = None,
 ) -> list[Calibration]:
-    """One calibration per direction, from half-length responses (published).
+    """One calibration per direction, from half-length responses (published). ``surrogate``: see ``read_surrogate``.
 
     The calibrator is a pure function of the scores, and scores come from the store where it has them: a killed
     calibration continues where it was.
     """
     config = asker.config
     settings = config.calibration
-    calibrator = make_calibrator(settings, len(directions), unsteered)
+    said = None if surrogate is None else hints(np.array(surrogate["boosts"]), np.array(surrogate["variation"]))
+    calibrator = make_calibrator(settings, len(directions), unsteered, said)
     ids, budget = [d.id for d in directions], settings.rounds * settings.repeats
     cells = draw_cells(config.seed, "calibration", ids, len(asker.prompts), budget)
     # a direction's cells are handed out in turn over all its probes: many probes ask for one or two responses only
@@ -42,8 +88,8 @@ def calibrate(
         for p, measured in zip(owner, measurer.measure("calibration", tasks), strict=True):
             if measured.first_score is not None:
                 scores[p].append(measured.first_score)
-        for probe, found in zip(probes, scores, strict=True):
-            calibrator.tell(probe, found)
+        for probe, own in zip(probes, scores, strict=True):
+            calibrator.tell(probe, own)
     return calibrator.results()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class Plan:
     anything."""
     parts: tuple[Part, ...] = ()
     """The stages ``trials`` and ``reading``, by experiment."""
+    surrogate_passes: int = 0
+    """Forward passes of the surrogate, each over a prompt and half a response at most: neither generated nor judged."""
 
     @property
     def responses(self) -> int:
@@ -85,6 +87,7 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     directions = Stage("directions", baseline + tried, baseline * limit + tried * half)
     calibration = Stage("calibration", searched, searched * half)
     known = _Known(cells=d.count * config.prompts.per_direction)
+    passes = d.count * c.surrogate_boosts * min(c.surrogate_texts, baseline) if c.surrogate else 0
     stored, work = 0, []
     if (folder / "study.sqlite").exists():
         with Store.reading(folder) as store:
@@ -93,7 +96,7 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
             if store.record("selection", config.selection_key()) is not None:
                 directions = Stage("directions", 0, 0)
             if (found := store.record("calibration", "all")) is not None:
-                calibration = Stage("calibration", 0, 0)
+                calibration, passes = Stage("calibration", 0, 0), 0
                 usable = sum(row["threshold"] is not None for row in found)
                 known = _known(store, usable * config.prompts.per_direction, [e.key for e in chosen])
     trials = [_part(e, folder, config, known) for e in chosen]
@@ -108,7 +111,9 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
         stages.append(Stage("reading", unjudged, unjudged * limit, judged=False))
     calls = sum(s.responses for s in stages if s.judged)
     parts = [p for p in (*trials, *read) if p.responses]
-    return _plan(folder, config.judge, tuple(stages), stored, calls, limit, _seconds(stages, work, limit, half), parts)
+    seconds = _seconds(stages, work, limit, half)
+    plan = _plan(folder, config.judge, tuple(stages), stored, calls, limit, seconds, parts)
+    return replace(plan, surrogate_passes=passes)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
 
 from esr.directions.concreteness import ConcretenessGrader
 from esr.errors import UserError
+from esr.steering.divergence import check_divergence
 from esr.steering.interventions import Direction
 from esr.steering.make import Check, load_for, make_check, make_engine
 from esr.studies.asking import Asker
-from esr.studies.calibrating import calibrate, from_json, to_json
+from esr.studies.calibrating import calibrate, from_json, read_surrogate, to_json
 from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import Condition, start_from_json
 from esr.studies.config import StudyConfig
@@ -64,6 +66,8 @@ def run_study(
         transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
         subject = load_for(config.subject, config.engine)
+        if config.calibration.surrogate:
+            check_divergence(subject)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
         _check_requests(asker, candidates, make_check(subject, config.engine), _templates(folder, config, chosen))
@@ -154,12 +158,32 @@ class _Run:
         if stored is not None:
             return from_json(stored)
         settings = self.asker.config.calibration
+        surrogate = self._surrogate(directions) if settings.surrogate else None
         self.progress.start("calibration", settings.rounds * settings.repeats * len(directions))
-        results = calibrate(self.asker, self.measurer, directions, unsteered)
+        results = calibrate(self.asker, self.measurer, directions, unsteered, surrogate)
         _hold_provenance(store, self.asker.subject, self.measurer.engine.about())
         store.set_record("calibration", "all", to_json(results))
         self.progress.end()
         return results
+
+    def _surrogate(self, directions: list[Direction]) -> Any:
+        """The surrogate's reading, stored when it is complete; a killed one is done again."""
+        store = self.measurer.grader.store
+        key = content_key([d.id for d in directions], self.asker.config.calibration.describe())
+        stored = store.record("surrogate", key)
+        if stored is None:
+            boosts, texts = (
+                self.asker.config.calibration.surrogate_boosts,
+                self.asker.config.calibration.surrogate_texts,
+            )
+            self.progress.start("surrogate", len(directions) * boosts * texts)
+            stored = read_surrogate(
+                self.asker, self.measurer, directions, lambda passes: self.progress.advance(passes, 0, 0)
+            )
+            store.forget("surrogate")  # of other directions or settings
+            store.set_record("surrogate", key, stored)
+            self.progress.end()
+        return stored
 
     def _lab(self, directions: list[Direction], calibrations: list[Calibration]) -> Lab:
         config = self.asker.config

@@ -273,6 +273,21 @@ class Study:
         return frame
 
     @property
+    def surrogate(self) -> pd.DataFrame:
+        """What the surrogate read: direction, boost, and ``variation``, the mean total variation 0..1 between the
+        next-token distributions with and without the boost. Empty without a surrogate."""
+        with Store.reading(self.folder) as store:
+            stored = store.records("surrogate")
+        chosen = [c.id for c in self._selection().chosen] if stored else []
+        rows = [
+            {"direction": direction, "boost": boost, "variation": value}
+            for record in stored.values()
+            for direction, values in zip(chosen, record["variation"], strict=True)
+            for boost, value in zip(record["boosts"], values, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["direction", "boost", "variation"])
+
+    @property
     def stages(self) -> pd.DataFrame:
         """Wall time and work: stage, seconds, tokens, responses."""
         with Store.reading(self.folder) as store:
