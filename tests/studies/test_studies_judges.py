@@ -25,7 +25,7 @@ from esr.errors import UserError
 from esr.judging.records import Attempt, Exhibit, Scored, Unscored
 from esr.steering.engine import Response
 from esr.studies.config import JudgeSettings, read_config
-from esr.studies.grading import Grader, Place, judged_meanwhile
+from esr.studies.grading import LEFT_OUT, Grader, Place, judged_meanwhile
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.planning import check_cost, plan_judging, plan_run
 from esr.studies.progress import Silent
@@ -362,3 +362,22 @@ def copied(source: Path, target: Path) -> None:
     for name in ("study.toml", "prompts.txt"):
         if (source / name).exists():
             (target / name).write_bytes((source / name).read_bytes())
+
+
+def test_judged_and_unscored_are_counted_as_read_one_by_one(folder: Path, tmp_path: Path) -> None:
+    copied(folder, tmp_path)
+    study = Study.open(tmp_path)
+    with Store.writing(tmp_path) as store:
+        rows = store.trials()
+        for k, row in enumerate(rows[:12]):
+            store.drop_grades(study.judge_key, [row.response])
+            left = (LEFT_OUT, Unscored("timeout", "x"), Unscored("refused"))[k % 3]
+            store.add_grade(row.response, study.judge_key, left)
+        responses = sorted({row.response for row in rows})
+        slow = {key: store.grades(responses, key).values() for key in store.records("judge")}
+    found = study.judges.set_index("key")
+    for key, grades in slow.items():
+        judged = [grade for grade in grades if grade != LEFT_OUT]
+        assert found.loc[key, "judged"] == len(judged)
+        assert found.loc[key, "unscored"] == sum(isinstance(grade, Unscored) for grade in judged)
+    assert found.loc[study.judge_key, "unscored"] >= 6

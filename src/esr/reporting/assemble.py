@@ -39,7 +39,8 @@ def view_of(study: Study) -> StudyView:
     trials = study.trials
     if trials.empty:
         raise UserError("a report needs judged trials", f"none in {study.folder}", "Run the study first: esr run STUDY")
-    agreement, note = _agreement(study)
+    judges = _judges(study)
+    agreement, note = _agreement(study, judges)
     return StudyView(
         title=study.config.name,
         trials=trials,
@@ -53,7 +54,7 @@ def view_of(study: Study) -> StudyView:
         target=study.config.calibration.target,
         seed=study.config.seed,
         notes=(*study.notes, screen_note(trials)),
-        judges=_judges(study),
+        judges=judges,
         agreement=agreement,
         agreement_note=note,
         published=_published(study),
@@ -115,9 +116,9 @@ AGREEMENT_WORK = 10_000_000
 """Responses times draws of an interval of agreement, at most: half a minute of a report's time."""
 
 
-def _agreement(study: Study) -> tuple[tuple[Agreement, ...], str]:
+def _agreement(study: Study, judges: pd.DataFrame) -> tuple[tuple[Agreement, ...], str]:
     """Of every pair of judges; with many responses from fewer draws, which is said."""
-    judgements = study.judgements if len(study.judges) > 1 else pd.DataFrame()
+    judgements = study.judgements if len(judges) > 1 else pd.DataFrame()
     if judgements.empty or judgements["judge"].nunique() < 2:
         return (), ""
     pairs = judgements["judge"].nunique() * (judgements["judge"].nunique() - 1) // 2
