@@ -128,7 +128,8 @@ class Dealer:
             batch = mine.pop(stream, None)  # None: another call's, which will find out for itself
             if batch is None or not batch.left:
                 continue
-            tries.update(batch.left)
+            if not found:  # the one it was at work on; the others waited
+                tries.update(batch.left)
             if any(tries[place] >= _TRIES for place in batch.left):
                 raise SteeringError(f"{_TRIES} replicas were lost with the same work in hand, the last one so: {why}")
             found.append(batch.items if whole else [item for item in batch.items if item[0] in batch.left])
