@@ -123,7 +123,7 @@ class Dealer:
     ) -> list[list[Item]]:
         """What a lost replica had in its hands and is still to be done."""
         self._replace(worker, why)
-        found = []
+        found: list[list[Item]] = []
         for stream in worker.streams:
             batch = mine.pop(stream, None)  # None: another call's, which will find out for itself
             if batch is None or not batch.left:
