@@ -70,7 +70,8 @@ def missing_from_tree(readme: Path) -> list[str]:
     missing = []
     for line in match.group(1).splitlines():
         name = line.split()[0] if line.strip() else ""
-        path = Path(name) if name.startswith(("src/", "tests", "docs", "tools", "bench", "notebooks")) else Path("src/esr") / name
+        outside = name.startswith(("src/", "tests", "docs", "tools", "bench", "notebooks"))
+        path = Path(name) if outside else Path("src/esr") / name
         if name and not path.exists():
             missing.append(name)
     return missing

@@ -40,16 +40,17 @@ def test_every_option_is_explained() -> None:
     assert [row for row in rows if re.search(r"^\| [^|]+\|\s*\|", row)] == []
 
 
-def test_schema_of_the_study_file() -> None:
-    from esr.studies import store
+def test_schema_of_the_study_file(tmp_path: Path) -> None:
+    from esr.studies.store import Store
 
     page = (ROOT / "docs/study-file.md").read_text(encoding="utf-8").split("## The frame of trials")[0]
     told = {
         table: re.findall(r"^\| `(\w+)`", rows, re.MULTILINE)
         for table, rows in re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL)
     }
-    db = sqlite3.connect(":memory:")
-    db.executescript(store._SCHEMA)
+    with Store.writing(tmp_path):
+        pass
+    db = sqlite3.connect(tmp_path / "study.sqlite")
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert told == {t: [row[1] for row in db.execute(f"PRAGMA table_info({t})")] for t in tables}
 
