@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sqlite3
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import esr
 from esr.judging.records import Attempt, Scored, Unscored
@@ -183,3 +185,20 @@ def test_hostile_text_stays_text(call: Any, hostile: Path) -> None:
         assert code == 0
         assert not DANGEROUS & set(out)
         json.loads(out)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_terminal_cuts_nothing_off(organism_study: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from esr.cli import app
+
+    screen = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    monkeypatch.setattr(app, "console", lambda: screen)
+    trials = esr.open(str(organism_study)).trials
+    app.print_headline(trials[trials["condition"].isin(["incidence", "no-steering"])])
+    shown = " ".join(screen.file.getvalue().split())  # type: ignore[attr-defined]
+    for count in ("unscored", "degraded", "directions"):
+        assert shown.count(count) >= 2
+    app.print_headline(trials)  # many conditions: the compact table
+    many = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "unsc." in many
+    assert "degr." in many

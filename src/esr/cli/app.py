@@ -18,6 +18,7 @@ from esr.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+    from rich.table import Table
 
     from esr.studies.grading import Progress
     from esr.studies.planning import Plan
@@ -72,6 +73,22 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=100)
 
 
+def print_table(table: Table) -> None:
+    """A table as wide as it is made, or folded into a narrower terminal; where its numbers do not fit, the terminal
+    wraps the lines: nothing is cut off."""
+    from rich.measure import Measurement
+
+    screen, made = console(), table.width
+    if made is None or screen.width >= made:
+        screen.print(table)
+        return
+    table.width = None
+    least = Measurement.get(screen, screen.options, table).minimum
+    fits = least <= screen.width and 4 * screen.width >= 3 * made  # below, words are cut
+    table.width = screen.width if fits else made
+    screen.print(table, soft_wrap=not fits)
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A display of progress. Ctrl-C inside lets what is in flight finish (``esr.steering.stopping``), says how to go on
@@ -121,7 +138,7 @@ def _print_rates(summary: pd.DataFrame, remarks: Sequence[str] = ()) -> None:
 
     few = len(summary) <= FEW
     table = headline_table(summary, remarks) if few else compact_table("Resistance to steering", rows(summary), remarks)
-    console().print(table)
+    print_table(table)
 
 
 def print_experiments(study: Study, trials: pd.DataFrame, keys: Collection[str] | None = None) -> None:
@@ -154,14 +171,14 @@ def print_experiments(study: Study, trials: pd.DataFrame, keys: Collection[str] 
         title = f"{experiment.key}: {experiment.question}"
         if rows := compact.rows(summary, experiment):
             remark = compact.against(experiment, rows)
-            console().print(compact_table(title, rows, [remark] if remark else []))
+            print_table(compact_table(title, rows, [remark] if remark else []))
         else:
             console().print(printable(title), style="bold")
         whole = with_tables(study, experiment)
         for finding in result_findings(whole):
             console().print(printable(finding))
         if whole.dose is not None:
-            console().print(dose_table(whole.dose))
+            print_table(dose_table(whole.dose))
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

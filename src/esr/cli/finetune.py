@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, console, progress
+from esr.cli.app import AsJson, MaxCost, StudyFolder, agree_on_cost, app, print_table, progress
 from esr.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def show(study: Path, as_json: bool = False) -> None:
     if as_json:
         typer.echo(json.dumps(json.loads(frame.to_json(orient="records")), indent=2))
         return
-    console().print(dose_table(frame))
+    print_table(dose_table(frame))
     if Study.open(study).is_organism:
         typer.echo("These figures validate the instrument on a small trained organism; they are no evidence about"
                    " large models.")  # fmt: skip

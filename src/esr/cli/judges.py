@@ -18,6 +18,7 @@ from esr.cli.app import (
     print_headline,
     print_json,
     print_rows,
+    print_table,
     progress,
 )
 from esr.errors import UserError
@@ -191,7 +192,7 @@ def judge_check(
         print_json([report.to_json() for report in reports])
         return
     for report in reports:
-        console().print(check_table(report))
+        print_table(check_table(report))
     for judge_used in judges:
         usage = getattr(judge_used, "usage", None)
         if usage is not None:
