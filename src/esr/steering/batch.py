@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esr.steering.checks import check_counts
-from esr.steering.cohorts import Cohort, CohortCache
+from esr.steering.cohorts import Attention, Cohort, CohortCache
 from esr.steering.engine import Request, Response, Sampling
 from esr.steering.hooks import broken, plans_for, steered, stepping
 from esr.steering.plan import LayerPlan
@@ -45,6 +45,11 @@ class _Row:
     changed: dict[int, int] = field(default_factory=dict)
     """{layer: positions changed}, without those of the plans in use."""
     live: bool = True
+    limit: int = 0
+    """Most new tokens."""
+
+    def __post_init__(self) -> None:
+        self.limit = self.request.sampling.max_new_tokens
 
 
 @dataclass
@@ -94,8 +99,8 @@ class Batch:
     def __init__(self, subject: Subject, forward: Forward, pad_id: int) -> None:
         self._subject, self._forward, self._pad_id = subject, forward, pad_id
         self._device = subject.device
-        self._config = subject.model.config.get_text_config(decoder=True)
-        self._vocabulary = int(self._config.vocab_size)
+        self._attention = Attention(subject.model)
+        self._vocabulary = int(self._attention.config.vocab_size)
         self._min_rows = MIN_ROWS if self._device.type == "cpu" else 1
         self._dead_share = 8 if self._device.type == "cpu" else 4  # taking rows out costs a copy; dead ones, their work
         self._cohorts: list[Cohort] = []
@@ -182,16 +187,15 @@ class Batch:
     def _run(
         self, ids: Tensor, places: Tensor, cohorts: Sequence[Cohort], hooks: AbstractContextManager[None]
     ) -> Tensor:
-        cache = CohortCache(cohorts, self._config._attn_implementation, self._config)
-        return self._forward(ids, places, cache, hooks)
+        return self._forward(ids, places, CohortCache(cohorts, self._attention), hooks)
 
     def _take(self, rows: Sequence[_Row], tokens: Sequence[int], plans: Mapping[int, LayerPlan]) -> list[Response]:
         """Give every live row its token; the responses of the rows that have ended with it. ``plans``: those in use."""
-        finished = []
+        finished, ends = [], self._subject.end_ids
         for at, (row, token) in enumerate(zip(rows, tokens, strict=False)):
             if row.live:
                 row.new.append(token)
-                if token in self._subject.end_ids or len(row.new) == row.request.sampling.max_new_tokens:
+                if token in ends or len(row.new) == row.limit:
                     row.live = False
                     for layer, plan in plans.items():
                         row.changed[layer] = row.changed.get(layer, 0) + int(plan.stepped[at])

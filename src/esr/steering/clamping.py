@@ -18,7 +18,7 @@ from esr.subjects.latents import LatentReader
 _MOST_NUMBERS = 2**24
 """Most numbers of the gathered weights (rows x tokens x latents x width) held at once: 64 MiB in float32."""
 _MIN_CHUNK = 32  # positions encoded at once, at least: halved it is still what BLAS needs to treat every row alike
-_FEW = 6  # up to as many latents are compared with the dictionary one by one, which is cheaper than sorting
+_FEW = 10  # up to as many latents are compared with the dictionary one by one, which is cheaper than sorting
 
 
 class ClampedLatents:
@@ -32,6 +32,7 @@ class ClampedLatents:
         self._reader, self._sae, self._kind = reader, sae, reader.architecture
         distinct, self._place = torch.unique(latents.to(reader.device), return_inverse=True)
         self.latents = latents.to(reader.device)
+        self._gathered: dict[str, Tensor] = {}
         self._encoder = _wide(sae.W_enc[:, distinct].T)
         self._decoder = _wide(sae.W_dec[distinct])
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
@@ -42,7 +43,7 @@ class ClampedLatents:
         other = object.__new__(ClampedLatents)
         other.__dict__.update(self.__dict__)
         rows = rows.to(self.latents.device)
-        other.latents, other._place = self.latents[rows], self._place[rows]
+        other.latents, other._place, other._gathered = self.latents[rows], self._place[rows], {}
         return other
 
     @torch.no_grad()
@@ -74,7 +75,7 @@ class ClampedLatents:
         change = change.to(self._reader.device, self._decoder.dtype)
         parts = []
         for rows in self._chunks(change.shape[1]):
-            decoder = self._decoder[self._place[rows]].unsqueeze(1)  # [b, 1, c, d_model]
+            decoder = self._gather("_decoder", rows).unsqueeze(1)  # [b, 1, c, d_model]
             parts.append((change[rows].unsqueeze(-1) * decoder).sum(-2))
         return self._reader.renormalised(h, torch.cat(parts) if len(parts) > 1 else parts[0])
 
@@ -82,16 +83,25 @@ class ClampedLatents:
         """Each row's inputs times its latents' encoder columns, [B, T, c]; ``scale``: a factor per latent."""
         parts, x = [], _wide(x)
         for rows in self._chunks(x.shape[1]):
-            encoder = self._encoder[self._place[rows]]
+            encoder = self._gather("_encoder", rows)
             if scale is not None:
                 encoder = encoder * _wide(scale[self.latents[rows]]).unsqueeze(-1)
             parts.append((x[rows].unsqueeze(2) * encoder.unsqueeze(1)).sum(-1))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def _gather(self, name: str, rows: slice) -> Tensor:
+        """Weights of the latents of these rows, [b, c, d_model]; kept if one chunk holds all rows."""
+        if rows != slice(0, len(self._place)):
+            weights: Tensor = getattr(self, name)[self._place[rows]]
+            return weights
+        if name not in self._gathered:
+            self._gathered[name] = getattr(self, name)[self._place]
+        return self._gathered[name]
+
     def _chunks(self, tokens: int) -> list[slice]:
         rows, latents = self._place.shape
         each = max(1, _MOST_NUMBERS // (tokens * latents * self._decoder.shape[1]))
-        return [slice(at, at + each) for at in range(0, rows, each)]
+        return [slice(at, min(rows, at + each)) for at in range(0, rows, each)]
 
     def _of_top_k(self, x: Tensor) -> Tensor:
         """A latent counts if fewer than k pre-activations are larger: all are needed, sorting them is not."""
@@ -103,7 +113,9 @@ class ClampedLatents:
             pre = self._reader.pre_activations(part, slice(None))
             own = pre.gather(-1, latents.unsqueeze(1).expand(-1, tokens, -1))
             if own.shape[-1] <= _FEW:
-                larger = [(pre > own[..., j : j + 1]).sum(-1) for j in range(own.shape[-1])]
+                # written out as float32, which is several times as fast as summing booleans and exact below 2**24
+                buffer = torch.empty(pre.shape, dtype=torch.float32, device=pre.device)
+                larger = [torch.gt(pre, own[..., j : j + 1], out=buffer).sum(-1) for j in range(own.shape[-1])]
                 among = torch.stack(larger, -1) < sae.cfg.k
             else:
                 among = own >= torch.topk(pre, sae.cfg.k, sorted=False).values.amin(-1, keepdim=True)

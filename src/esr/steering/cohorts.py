@@ -101,17 +101,42 @@ class Cohort:
         return whole.masked_fill_((column == row).to(device), 0), 0
 
 
+class Attention:
+    """How a model attends: its own function, and the window of each layer (None: no window).
+
+    Raises UserError for a model with layers that are not attention over all tokens or over a window.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.config = model.config.get_text_config(decoder=True)
+        kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.config.num_hidden_layers
+        other = sorted(set(kinds) - set(_KINDS))
+        if other or getattr(self.config, "attention_chunk_size", None):
+            rule = f"the hf engine generates with models whose layers are {' or '.join(_KINDS)}"
+            raise UserError(rule, ", ".join(other) or "attention in chunks", "This model class is not supported")
+        self.windows = [self.config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+        self._name = "eager" if self.config._attn_implementation == "eager" else "sdpa"
+        self._functions: dict[type, Callable[..., tuple[Tensor, Any]]] = {}
+
+    def function(self, module: Any) -> Callable[..., tuple[Tensor, Any]]:
+        """The model's own attention: eager stands in the file of its class."""
+        kind = type(module)
+        if kind not in self._functions:
+            eager = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
+            self._functions[kind] = ALL_ATTENTION_FUNCTIONS.get_interface(self._name, eager)
+        return self._functions[kind]
+
+
 class CohortCache(Cache):  # type: ignore[misc]
     """What the model is handed as its cache for one forward pass: the cohorts, one after another along the rows.
 
     Rows beyond the cohorts' are filler: they attend to nothing and get zeros.
     """
 
-    def __init__(self, cohorts: Sequence[Cohort], attention: str, config: Any) -> None:
+    def __init__(self, cohorts: Sequence[Cohort], attention: Attention) -> None:
         super().__init__(layers=[])
         self.cohorts = cohorts
-        self.attention = "eager" if attention == "eager" else "sdpa"
-        self.config = config
+        self.attention = attention
         self._layer = -1
         self._handed = self._attended = 0
 
@@ -130,8 +155,8 @@ class CohortCache(Cache):  # type: ignore[misc]
     ) -> tuple[Tensor, None]:
         """Attention of every cohort over its own columns; [rows, new, heads, d_head]."""
         self._attended += 1
-        window = self._window(kwargs)
-        function = _function(self.attention, module)
+        window = kwargs["sliding_window"] if "sliding_window" in kwargs else self.attention.windows[self._layer]
+        function = self.attention.function(module)
         outs, at = [], 0
         for cohort in self.cohorts:
             rows = slice(at, at + len(cohort))
@@ -154,27 +179,13 @@ class CohortCache(Cache):  # type: ignore[misc]
                 "This model class is not supported",
             )
 
-    def _window(self, kwargs: dict[str, Any]) -> int | None:
-        if "sliding_window" in kwargs:
-            window: int | None = kwargs["sliding_window"]
-            return window
-        kinds = getattr(self.config, "layer_types", None)
-        return self.config.sliding_window if kinds and kinds[self._layer] == "sliding_attention" else None
-
-
-def check_attention(config: Any) -> None:
-    """Raises UserError for a model with layers that are not attention over all tokens or over a window."""
-    other = sorted(set(getattr(config, "layer_types", None) or ()) - set(_KINDS))
-    if other or getattr(config, "attention_chunk_size", None):
-        rule = f"the hf engine generates with models whose layers are {' or '.join(_KINDS)}"
-        raise UserError(rule, ", ".join(other) or "attention in chunks", "This model class is not supported")
-
 
 @contextmanager
 def attention_over(cache: CohortCache) -> Iterator[None]:
     """Let the model of the cache's configuration attend through it for one forward pass."""
     AttentionInterface.register(_NAME, _attend)
-    config, before = cache.config, cache.config._attn_implementation
+    config = cache.attention.config
+    before = config._attn_implementation
     config._attn_implementation, _running.cache = _NAME, cache
     try:
         yield
@@ -185,10 +196,3 @@ def attention_over(cache: CohortCache) -> Iterator[None]:
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **kwargs: Any) -> tuple[Tensor, None]:
     cache: CohortCache = _running.cache
     return cache.attend(module, query, key, value, kwargs)
-
-
-def _function(name: str, module: Any) -> Callable[..., tuple[Tensor, Any]]:
-    """The model's own attention: eager stands in the file of its class."""
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    function: Callable[..., tuple[Tensor, Any]] = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
-    return function

@@ -18,7 +18,7 @@ from torch import Tensor
 from esr.errors import UserError
 from esr.steering.batch import Batch, padded_length
 from esr.steering.checks import check_ids, check_request
-from esr.steering.cohorts import CohortCache, attention_over, check_attention
+from esr.steering.cohorts import Attention, CohortCache, attention_over
 from esr.steering.engine import Request, Response
 from esr.steering.interventions import Intervention
 from esr.steering.memory import fitting_rows
@@ -52,7 +52,7 @@ class HFEngine:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         """See ``Engine.generate``. All requests are checked before the first one runs."""
-        check_attention(self.subject.model.config.get_text_config(decoder=True))
+        Attention(self.subject.model)  # refuses what it cannot run
         check_ids(requests)
         for request in requests:
             self.check(request)
