@@ -28,6 +28,15 @@ def test_mixed_greedy_requests_are_answered_as_by_hugging_face(organism: Any, en
     assert {r.finish for r in expected.values()} == {"stop", "length"}
 
 
+@pytest.mark.slow
+def test_mixed_greedy_requests_one_at_a_time(organism: Any, engine: Any, reference: Any) -> None:
+    requests = mixed_requests(organism, 64, new=(8, 24, 120))
+    together = answers(engine, requests)
+    for each in (engine, reference):
+        alone = {id: r for request in requests for id, r in answers(each, [request]).items()}
+        assert differing(alone, together) == []
+
+
 def steered_alike(organism: Any, n: int = 16) -> list[Request]:
     """Requests that differ in what is done, not in how long it takes: a mix-up would not show in any count."""
     return [
