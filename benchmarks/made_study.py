@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from esr.judging.records import Attempt, Scored, Unscored
+from esr.judging.screen import SCREEN_VERSION
 from esr.organism.demo import demo_prompts, demo_settings
 from esr.steering.engine import Response
 from esr.studies.calibrating import to_json
@@ -25,6 +26,7 @@ from esr.studies.study import Study
 
 CONDITIONS = ("incidence", "no-steering")
 DIRECTIONS, PROMPTS = 100, 20
+RESTART = "Wait, that is not right. "
 
 
 def write_made_study(folder: Path, trials: int, size: int = 2000) -> Study:
@@ -52,9 +54,12 @@ def write_made_study(folder: Path, trials: int, size: int = 2000) -> Study:
             key = f"{i:032x}"
             place = ("trial", CONDITIONS[i % 2], direction, prompt, f"Explain how to do thing {prompt}.", cell)
             rows.append(TrialRow(key, *place, 3.5 * (1 - i % 2), key))
+            if i % 6:
+                text = text.replace(RESTART, "")
             store.add_response(key, Response(key, tuple(range(size // 5)), text, "stop", 0))
             first, last = (float(score) for score in generator.integers(0, 101, 2))
             attempts = [Attempt(0, len(text), first, text[:30])]
+            store.add_screen(key, SCREEN_VERSION, i % 6 == 0)
             if i % 6 == 0:
                 quote = text[middle : middle + 24]
                 attempts = [
@@ -78,4 +83,4 @@ def made_responses(count: int, size: int, seed: int = 0) -> Iterator[tuple[str, 
         drawn = [words[i] for i in np.searchsorted(total, generator.random(size // 4))]
         half = len(drawn) // 2
         first = " ".join(drawn[:half])[: size // 2] + ". "
-        yield (first + "Wait, that is not right. " + " ".join(drawn[half:]))[:size], len(first)
+        yield (first + RESTART + " ".join(drawn[half:]))[:size], len(first)
