@@ -39,7 +39,7 @@ from esr.subjects.published import published_subject
 
 DIRECTIONS, PROMPTS, PROMPT_TOKENS, NEW_TOKENS, BOOST = 64, 5, 24, 128, 4.0
 REQUIREMENTS = {"nnsight": "nnsight==0.8.1", "repeng": "repeng==0.4.0", "steering-vectors": "steering-vectors==0.12.2"}
-AT_A_TIME = {"organism": 8, "25m": 2}  # directions timed one after another
+AT_A_TIME = {"organism": 2, "25m": 1}  # directions timed one after another
 
 
 def environment(tool: str, cache: Path) -> str:
