@@ -3,7 +3,7 @@
     python benchmarks/growth.py FOLDER [--trials 1000 10000 100000] [--resume 1000000]
 
 The real runner, store, rule judge, metrics and report on the organism's study; only the tokens are not generated: an
-engine that gives every request a text of 30 words at once, one in ten with a restart. Thresholds are given. Ten
+engine that gives every request a text of 12 words at once, one in ten with a restart. Thresholds are given. Ten
 conditions (incidence, no-steering, eight boosts). Every measurement is a process of its own, libraries loaded:
 
 - run: all trials, from the first request that is built to the last verdict that is stored. The ratio is of CPU time, so
@@ -54,7 +54,7 @@ from esr.studies.study import Study
 FACTORS = [0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0]
 CONDITIONS = 2 + len(FACTORS)
 SHAPES = {1_000: (20, 5), 10_000: (100, 10), 100_000: (500, 20), 1_000_000: (1000, 100)}  # directions x trials of each
-WORDS = 30
+WORDS = 12
 
 
 def main() -> None:

@@ -160,19 +160,19 @@ class Lab:
     def measure(self, conditions: Sequence[Condition]) -> None:
         """Have the trials of all conditions done together: one batch may mix them. Memory does not grow with them."""
         self._conditions |= {condition.name: condition for condition in conditions}
-        done = {condition.name: self._done(condition) for condition in conditions}
         starts = [len(self.cells) if c.starts is None else len(c.starts) for c in conditions]
         self.progress.start("trials", sum(starts))
-        self.progress.found(sum(map(len, done.values())))
-        missing = (
-            self._task(condition, start)
-            for condition in conditions
-            for start in self._starts(condition)
-            if self._place(start.cell) not in done[condition.name]
-        )
+        missing = (task for condition in conditions for task in self._missing(condition))
         while tasks := list(islice(missing, _AT_ONCE)):
             self.measurer.measure("trials", tasks)
         self.progress.end()
+
+    def _missing(self, condition: Condition) -> Iterator[Task]:
+        done = self._done(condition)
+        self.progress.found(len(done))
+        for start in self._starts(condition):
+            if self._place(start.cell) not in done:
+                yield self._task(condition, start)
 
     def _place(self, cell: Cell) -> tuple[str, int, int]:
         return self.directions[cell.direction].id, cell.prompt_index, cell.seed

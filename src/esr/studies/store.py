@@ -48,9 +48,10 @@ CREATE TABLE IF NOT EXISTS stages (
 CREATE TABLE IF NOT EXISTS collapses (
     response TEXT NOT NULL, version INTEGER NOT NULL, degraded INTEGER NOT NULL, PRIMARY KEY (response, version));
 CREATE INDEX IF NOT EXISTS trials_by_place ON trials (purpose, condition, direction, prompt_index, seed, response);
-CREATE INDEX IF NOT EXISTS grades_left_out ON grades (judge, response) WHERE {left_out};
+CREATE INDEX IF NOT EXISTS grades_left_out ON grades (judge, response)
+    WHERE judgement = '{"reason": "not sampled", "detail": ""}';
 """
-_LEFT_OUT = """judgement = '{"reason": "not sampled", "detail": ""}'"""  # json.dumps(Unscored("not sampled").to_json())
+_LEFT_OUT = """judgement = '{"reason": "not sampled", "detail": ""}'"""  # in the words of the index grades_left_out
 _CACHE = 64 * 1024  # KiB of pages kept: keys are hashes, so every row is written to other pages of the indexes
 
 
@@ -135,7 +136,7 @@ class Store:
                     connection.execute("PRAGMA journal_mode=WAL")
                     connection.execute("PRAGMA synchronous=NORMAL")
                     connection.execute(f"PRAGMA cache_size=-{_CACHE}")
-                    connection.executescript(_SCHEMA.replace("{left_out}", _LEFT_OUT))
+                    connection.executescript(_SCHEMA)
                     store = cls(connection)
                     if not store._has_origins():
                         connection.execute("ALTER TABLE trials ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
