@@ -38,6 +38,7 @@ bench: .venv/.ready
 	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/tests_over_restarts.py
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -16,8 +16,8 @@
   |difference| at least the observed one.
 - **p of what is counted over multi-attempt responses**: the two arms restart in different trials, so exchanging them
   also mixes how often they restart, and the p reacts to that (simulated, 40 directions x 5 prompts, the same
-  improvement rate at 60 and 10 % multi-attempt: 17 to 19 % of the p below .05). There p is 1 - the highest level at
-  which the interval of the difference leaves 0 out (simulated: at most 5 % in every such case). With fewer than
+  improvement rate at 60 and 10 % multi-attempt: 20 to 23 % of the p below .05). There p is 1 - the highest level at
+  which the interval of the difference leaves 0 out (``benchmarks/tests_over_restarts.py``: 0 to 6 %). With fewer than
   ``MIN_EVENTS`` such responses in an arm it is NaN: cannot be tested.
 - **without pairs** (conditions over different parts of the grid) the arms have only directions in common, and need not
   even have those: one draw over the union of their directions. Their sizes may differ, so exchanging them would not
