@@ -37,6 +37,7 @@ notebooks: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/surrogate.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/tests_over_restarts.py
 

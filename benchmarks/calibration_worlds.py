@@ -172,7 +172,7 @@ class Measured:
         counts = np.isfinite(raw).sum(axis=2)
         return cls(
             subject, data["boosts"], means[keep], counts[keep], raw[keep], float(data["unsteered"]),
-            hints(read["boosts"], read["variation"].mean(axis=0))[:, keep], int((~keep).sum()),
+            hints(read["boosts"], read["variation"])[:, keep], int((~keep).sum()),
         )  # fmt: skip
 
     def __len__(self) -> int:

@@ -44,13 +44,14 @@ DATA = Path(__file__).parent / "data"
 UNSCORED = 255
 
 
-def make_study(subject: str, folder: Path, count: int) -> Study:
+def make_study(subject: str, folder: Path, count: int, *, surrogate: bool = False) -> Study:
     """The demo's study of a packaged subject with its directions chosen and calibrated; ``count``: at most so many."""
     if not (folder / "study.toml").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prompts.txt").write_text("\n".join(demo_prompts(subject)) + "\n", encoding="utf-8")
         settings = demo_settings(subject, ["no-steering"])
         settings["directions"]["count"] = count
+        settings["calibration"]["surrogate"] = surrogate
         write_study(folder, settings | {"experiment": {}})
     study = Study.open(folder)
     run_study(folder, study.config, ["no-steering"], Silent())
