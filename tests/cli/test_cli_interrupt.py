@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from fault_server import FaultServer
 from study_folders import contents, count_rows, make_study, run, settings
 
+from esr.steering.stopping import GRACE
 from esr.studies.store import Store
 
 BATCH = 8
@@ -41,16 +42,16 @@ def study(tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any) -> Path:
 def running(folder: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
     """``esr run`` in a process of its own."""
     command = [sys.executable, "-m", "esr.cli", "run", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=os.environ | env) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(folder: Path, rows: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600  # a busy machine takes minutes to load
     while count_rows(folder) < rows:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -67,9 +68,9 @@ def test_once_finishes_what_is_in_flight_and_the_same_command_goes_on(study: Pat
         wait_for(study, 40, process)
         before, stored = responses(study), contents(study)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)
+        out, error = process.communicate(timeout=GRACE + 60)
     assert process.returncode == 130
-    assert "Stopping: what is in flight is finished, for 60 s at most" in error
+    assert f"Stopping: what is in flight is finished, for {GRACE:.0f} s at most" in error
     assert f"To go on: esr run {study}" in error
     assert len(error.splitlines()) == 2  # and no bar of a library
     assert "Traceback" not in out + error
@@ -95,7 +96,7 @@ def judged(study: Path, server: FaultServer) -> None:
 
 
 def test_twice_stops_at_once_though_the_judge_stalls(study: Path) -> None:
-    with FaultServer(lambda *_: "stall", stall=60) as server:
+    with FaultServer(lambda *_: "stall", stall=2 * GRACE) as server:
         judged(study, server)
         with running(study, FAULT_API_KEY="sk-x") as process:
             wait_for(study, 4, process)
@@ -105,13 +106,14 @@ def test_twice_stops_at_once_though_the_judge_stalls(study: Path) -> None:
             assert process.poll() is None  # the calls in flight are waited for
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
-            out, error = process.communicate(timeout=20)
+            out, error = process.communicate(timeout=GRACE)
     assert process.returncode == 130
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < GRACE / 3  # the stall would take all of it
     assert "Traceback" not in out + error
     assert responses(study) >= before > 0
 
 
+@pytest.mark.slow
 def test_once_waits_for_the_verdicts_under_way(study: Path) -> None:
     def slowly(*_: object) -> str:
         time.sleep(1.5)
@@ -124,7 +126,7 @@ def test_once_waits_for_the_verdicts_under_way(study: Path) -> None:
             while not (under_way := server.busy):
                 time.sleep(0.005)
             process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=60)
+            _, error = process.communicate(timeout=GRACE + 60)
         answered = sum(server.served.values())
     assert process.returncode == 130, error
     assert under_way > 0
