@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from esr.judging.degraded import DEGRADED_VERSION, is_degraded
 from esr.judging.records import Attempt, Scored, Unscored
 from esr.judging.screen import SCREEN_VERSION
 from esr.organism.demo import demo_prompts, demo_settings
@@ -59,7 +60,7 @@ def write_made_study(folder: Path, trials: int, size: int = 2000) -> Study:
             store.add_response(key, Response(key, tuple(range(size // 5)), text, "stop", 0))
             first, last = (float(score) for score in generator.integers(0, 101, 2))
             attempts = [Attempt(0, len(text), first, text[:30])]
-            store.add_screen(key, SCREEN_VERSION, i % 6 == 0)
+            store.add_marks(key, (SCREEN_VERSION, i % 6 == 0), (DEGRADED_VERSION, is_degraded(text)))
             if i % 6 == 0:
                 quote = text[middle : middle + 24]
                 attempts = [
