@@ -117,7 +117,7 @@ def browse(report: Path) -> dict[str, Any]:
             return milliseconds
 
         page.evaluate("document.querySelector('#episodes').scrollIntoView()")
-        first = take("[name=q]", "right")  # includes the pause of 120 ms after typing
+        first = take("[name=q]", "right")  # includes the pause of 60 ms after typing
         found["first search ms"] = round(first)
         found["search ms"] = round(
             max(take("[name=q]", word) for word in ("wait", "ea th", '"not right"', "xyzzy", ""))

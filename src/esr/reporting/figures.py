@@ -110,10 +110,11 @@ def first_last(trials: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WID
             top.stairs(shares, bins, color=colour, lw=1.8)
             top.stairs(shares, bins, color=colour, alpha=0.12, fill=True)
             spots = multi.groupby(["first_score", "last_score"]).size().reset_index(name="count")
-            bottom.scatter(
-                spots["first_score"], spots["last_score"], s=area * spots["count"], color=colour, alpha=0.65,
-                lw=0, marker=marker, zorder=3,
-            )  # fmt: skip
+            for count, same in spots.groupby("count"):  # marks of one size share one path in the file
+                bottom.scatter(
+                    same["first_score"], same["last_score"], s=area * count, color=colour, alpha=0.65,
+                    lw=0, marker=marker, zorder=3,
+                )  # fmt: skip
             text = f"{label(condition, 24)}: n = {len(part)}, {int(multi['improved'].sum())} of {len(multi)} improved"
             handles.append(Line2D([], [], color=colour, marker=marker, ms=5, label=text))
         top.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g} %")

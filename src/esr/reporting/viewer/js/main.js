@@ -74,7 +74,7 @@ class Viewer {
       if (!(event.target.name in DEFAULTS)) return;
       clearTimeout(waiting);
       const typed = event.target.type === "search" || event.target.type === "number";
-      waiting = setTimeout(() => this.change(this.filledIn()), typed ? 120 : 0);
+      waiting = setTimeout(() => this.change(this.filledIn()), typed ? 60 : 0);
     });
     form.elements.down.addEventListener("click", () => this.change({ ...this.filledIn(), down: this.state.down ? "" : "1" }));
     this.root.querySelector(".v-clear").addEventListener("click", () => {
