@@ -13,6 +13,7 @@ from esr.studies.grading import Progress
 from esr.subjects.spec import SubjectSpec
 
 if TYPE_CHECKING:
+    from esr.steering.settings import EngineSettings
     from esr.studies.study import Study
     from esr.subjects.loading import Subject
 
@@ -34,7 +35,7 @@ def prepare_pools(study: Study, settings: FineTuneSettings, progress: Progress) 
     trials, seed = study.trials, study.config.seed
     order = trials.drop_duplicates("prompt_index").sort_values("prompt_index")["prompt"].tolist()
     prompts, held_out = sources.split_prompts(order, settings.held_out, seed)
-    subject = loaded_quietly(study.config.subject)
+    subject = loaded_quietly(study.config.subject, study.config.engine)  # the engine may load the weights itself
     screen = _Screen(subject, settings.max_tokens)
     kept_held_out = screen.keep(sources.ordinary_answers(trials, held_out, settings.ordinary_at_least))
     if not kept_held_out:
@@ -150,11 +151,12 @@ class _Screen:
         return True
 
 
-def loaded_quietly(spec: SubjectSpec) -> Subject:
-    """``load_subject`` without the library's progress bar."""
+def loaded_quietly(spec: SubjectSpec, engine: EngineSettings | None = None) -> Subject:
+    """``load_for`` without the library's progress bar; default: for the hf engine, with all weights."""
     import transformers
 
-    from esr.subjects.loading import load_subject
+    from esr.steering.make import load_for
+    from esr.steering.settings import EngineSettings
 
     transformers.utils.logging.disable_progress_bar()
-    return load_subject(spec)
+    return load_for(spec, engine or EngineSettings())
