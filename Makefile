@@ -40,6 +40,8 @@ bench: .venv/.ready
 	$(BIN)/python benchmarks/surrogate.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/tests_over_restarts.py
+	$(BIN)/python benchmarks/engines.py --backends hf
+	$(BIN)/python benchmarks/tools.py
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
