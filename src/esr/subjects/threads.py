@@ -6,9 +6,9 @@ import os
 
 import torch
 
-SMALL = 30_000_000
+SMALL = 5_000_000
 """Parameters. Below, the threads wait for each other at every small matrix, and one is faster, several times so on a
-machine where others work too (measured: ``benchmarks/threads.py``, ``docs/log.md``)."""
+machine where others work too (measured at 1 and 4 million: ``benchmarks/threads.py``, ``docs/log.md``; larger ones were not)."""
 _AT_FIRST = torch.get_num_threads()
 
 
