@@ -110,7 +110,8 @@ def first_last(trials: pd.DataFrame, *, theme: Theme = LIGHT, width: float = WID
             top.stairs(shares, bins, color=colour, lw=1.8)
             top.stairs(shares, bins, color=colour, alpha=0.12, fill=True)
             spots = multi.groupby(["first_score", "last_score"]).size().reset_index(name="count")
-            for count, same in spots.groupby("count"):  # marks of one size share one path in the file
+            for count in sorted(set(spots["count"])):  # marks of one size share one path in the file
+                same = spots[spots["count"].eq(count)]
                 bottom.scatter(
                     same["first_score"], same["last_score"], s=area * count, color=colour, alpha=0.65,
                     lw=0, marker=marker, zorder=3,
