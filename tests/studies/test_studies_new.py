@@ -110,3 +110,10 @@ def test_mistakes_are_told_in_our_words(change: dict[str, object], message: str)
     assert message in str(caught.value)
     assert "Input should" not in str(caught.value)
     assert "Extra inputs" not in str(caught.value)
+
+
+def test_settings_typed_at_a_prompt_have_no_texts_and_are_written_all_the_same() -> None:
+    typed: dict[str, type[BaseModel]] = {}
+    exec("from pydantic import BaseModel\nclass Typed(BaseModel):\n    n: int = 3\n    'Meaning.'\n", typed)
+    (setting,) = explained(typed["Typed"])
+    assert (setting.name, setting.text) == ("n", "")

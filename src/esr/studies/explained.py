@@ -55,12 +55,17 @@ def explained(record: type[BaseModel]) -> Iterator[Explained]:
 
 @cache
 def docstrings(record: type[BaseModel]) -> dict[str, str]:
-    """The texts that stand below the fields of a record and of those it inherits from, by field, without markup."""
+    """The texts that stand below the fields of a record and of those it inherits from, by field, without markup.
+    A record whose source Python does not have gives none."""
     found: dict[str, str] = {}
     for base in reversed(record.__mro__):
         if not issubclass(base, BaseModel) or base is BaseModel:
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        try:
+            source = inspect.getsource(base)
+        except (OSError, TypeError):  # an experiment of one's own, typed at a prompt or given to `python -c`
+            continue
+        body = ast.parse(textwrap.dedent(source)).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, below in zip(body.body, body.body[1:], strict=False):
             if (
