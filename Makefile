@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow test-vllm test-vllm-slow check docs notebooks bench clean
+.PHONY: demo test test-slow test-vllm test-vllm-slow check docs notebooks bench bench-vllm clean
 
 demo: .venv/.ready
 	$(BIN)/esr demo
@@ -34,14 +34,25 @@ docs: .venv/.ready
 notebooks: .venv/.ready
 	$(BIN)/python tools/notebooks.py --run
 
+# every benchmark of the environment, one after another; tables to the terminal, studies and environments to .bench
 bench: .venv/.ready
+	mkdir -p .bench
+	-$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/verdict_length.py
+	$(BIN)/python benchmarks/engines.py --backends hf
+	$(BIN)/python benchmarks/tools.py --cache .bench/tools
+	$(BIN)/python benchmarks/replicas.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/growth.py .bench/growth
+	-$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/surrogate.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/tests_over_restarts.py
-	$(BIN)/python benchmarks/engines.py --backends hf
-	$(BIN)/python benchmarks/tools.py
+
+# the same of vLLM, in its own environment
+bench-vllm: .venv-vllm/.ready
+	.venv-vllm/bin/python benchmarks/engines.py
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -61,4 +72,4 @@ bench: .venv/.ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm demo-study site docs/notebooks
+	rm -rf .venv .venv-vllm .bench demo-study site docs/notebooks
