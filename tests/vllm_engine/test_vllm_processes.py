@@ -112,8 +112,8 @@ def engines_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [p for p in every if "resource_tracker" not in " ".join(p.cmdline())]
 
 
-def assert_gone(processes: list[psutil.Process]) -> None:
-    _, left = psutil.wait_procs(processes, timeout=30)
+def assert_gone(processes: list[psutil.Process], within: float = 60) -> None:
+    _, left = psutil.wait_procs(processes, timeout=within)
     assert [p for p in left if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -143,7 +143,7 @@ def test_nothing_outlives_an_owner_killed_while_the_engine_starts() -> None:
             time.sleep(0.05)
         time.sleep(1.0)
         process.kill()
-        assert_gone(engines)
+        assert_gone(engines, within=420)  # before its first message to the owner, vLLM itself gives up after 5 minutes
 
 
 def test_ctrl_c_lets_requests_finish_and_ends_the_engine() -> None:
