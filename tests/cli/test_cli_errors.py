@@ -147,6 +147,17 @@ def test_folder_mistakes(esr: Any, good: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
+def test_a_study_file_that_cannot_be_opened(esr: Any, good: Any, tmp_path: Path) -> None:
+    new_study = tmp_path / "study"
+    esr("new", new_study, *[part for pair in good.items() for part in pair])
+    (new_study / "study.sqlite").mkdir()
+    for command in ("status", "run"):
+        code, _, err = esr(command, new_study)
+        assert code == 2
+        assert err.startswith("Error: the ")
+
+
+
 def test_unwritable_folder(esr: Any, good: Any) -> None:
     code, _, error = esr("new", "/proc/study", *flat(good))  # not even root writes there
     assert code == 2

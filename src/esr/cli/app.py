@@ -53,6 +53,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
     """Ask before judging may cost more than ``max_cost`` dollars; where nobody can be asked, raise UserError."""
+    from esr.reporting.untrusted import printable
     from esr.studies.planning import check_cost
 
     try:
@@ -60,7 +61,7 @@ def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
     except UserError as error:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise
-        console().print(str(error))
+        console().print(printable(str(error)))
         if not typer.confirm("Go on all the same?"):
             sys.exit(2)
 

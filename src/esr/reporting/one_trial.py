@@ -126,15 +126,15 @@ def _boost(row: Any) -> str:
 
 def _whole(row: Any) -> str:
     """The response with what it was made to begin with, whether the judge saw that or not."""
-    text, prefix = str(row.text), str(getattr(row, "prefix", "") or "")
-    return text if text.startswith(prefix) else prefix + text
+    prefix = str(getattr(row, "prefix", "") or "")
+    return prefix[: getattr(row, "judged_from", 0)] + str(row.text)
 
 
 def _attempts(row: Any) -> list[RenderableType]:
     """Each attempt under a rule that bounds it, in a colour of its own, its quote underlined."""
     parts: list[RenderableType] = []
     text, prefix = str(row.text), str(getattr(row, "prefix", "") or "")
-    given = len(prefix) if prefix and text.startswith(prefix) else 0
+    given = 0 if getattr(row, "judged_from", 0) else len(prefix)  # of the text that the judge saw
     if prefix and not given:
         parts += [Rule(Text("given to continue; the judge did not see it"), align="left", style="dim"),
                   Text(printable(prefix, MOST, lines=True), style="dim")]  # fmt: skip

@@ -104,8 +104,8 @@ class Measurer:
         def produce() -> Iterator[Response]:
             yield from list(responses.values())
             missing = [replace(by_key[k].request, id=k) for k in by_key if k not in responses]
-            for response in self.engine.generate(missing):
-                store.add_response(response.id, response)
+            for generated in self.engine.generate(missing):
+                response = store.add_response(generated.id, generated)
                 responses[response.id] = response
                 new = len(response.token_ids) - by_key[response.id].origin.tokens
                 account.add(new)
@@ -140,8 +140,8 @@ class Measurer:
         responses = store.responses(sorted(set(keys)))
         missing = {k: replace(r, id=k) for k, r in zip(keys, requests, strict=True) if k not in responses}
         with Account(store, stage) as account, stop.finishing():
-            for response in self.engine.generate(list(missing.values())):
-                store.add_response(response.id, response)
+            for generated in self.engine.generate(list(missing.values())):
+                response = store.add_response(generated.id, generated)
                 responses[response.id] = response
                 account.add(len(response.token_ids))
                 self.grader.progress.produced(len(response.token_ids))

@@ -12,7 +12,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,7 +130,8 @@ class Store:
         except OSError as error:
             raise UserError("the study's folder is writable", f"{error.strerror}: {folder}") from None
         try:
-            connection = sqlite3.connect(folder / "study.sqlite")
+            with _clear_errors(folder):
+                connection = sqlite3.connect(folder / "study.sqlite")
             try:
                 with _clear_errors(folder):
                     connection.execute("PRAGMA journal_mode=WAL")
@@ -153,7 +154,8 @@ class Store:
         path = folder / "study.sqlite"
         if not path.exists():
             raise UserError("the study has results", f"none in {folder}", "Run it first: esr run STUDY")
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        with _clear_errors(folder):
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             with _clear_errors(folder):
                 yield cls(connection)
@@ -216,18 +218,20 @@ class Store:
                 ],
             )
 
-    def add_response(self, key: str, response: Response) -> None:
-        """Store a finished response."""
+    def add_response(self, key: str, response: Response) -> Response:
+        """Store a finished response; returns it as it will be read, so that judges see the same text in every run."""
+        stored = replace(response, text=_storable(response.text))
         self._write(
             "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)",
             (
                 key,
-                _storable(response.text),
-                json.dumps(response.token_ids),
-                response.finish,
-                response.steered_positions,
+                stored.text,
+                json.dumps(stored.token_ids),
+                stored.finish,
+                stored.steered_positions,
             ),
         )
+        return stored
 
     def add_grade(self, response: str, judge: str, judgement: Judgement) -> None:
         """Store a judge's verdict. One that is stored stays, unless it only says that nobody was asked."""
@@ -259,11 +263,10 @@ class Store:
         return int(found.fetchone()[0])
 
     def measured_cells(self, condition: str, judge: str) -> set[tuple[str, int, int]]:
-        """The places (direction, prompt_index, seed) of a condition's trials that need no more work: there is a
-        response, and a verdict of the judge, not only the mark that nobody was asked. Reads no text."""
+        """The places (direction, prompt_index, seed) of a condition's trials that need no more work: there is a verdict
+        of the judge, not only the mark that nobody was asked, and so a response. Reads no text."""
         rows = self._db.execute(
             "SELECT direction, prompt_index, seed FROM trials WHERE purpose = 'trial' AND condition = ?"
-            " AND EXISTS (SELECT 1 FROM responses WHERE key = trials.response)"
             " AND EXISTS (SELECT 1 FROM grades WHERE grades.response = trials.response AND judge = ?)"
             " AND trials.response NOT IN (SELECT response FROM grades INDEXED BY grades_left_out WHERE judge = ?"
             f" AND {_LEFT_OUT})",

@@ -100,7 +100,7 @@ def _samples(study: Study, trials: pd.DataFrame, own: str, others: Mapping[str, 
     for row in trials.itertuples():
         key = str(row.trial)
         prompt, prefix, text = _text(row.prompt), _text(row.prefix), _text(row.text)
-        response = text if text.startswith(prefix) else prefix + text
+        response = prefix[: int(str(row.judged_from))] + text
         scores = {own: _score(row)}
         scores |= {name: _score(judged[key]) for name, judged in others.items() if key in judged}
         metadata = {name: _plain(getattr(row, name)) for name in _DONE_TO_IT}
