@@ -157,7 +157,6 @@ def test_a_study_file_that_cannot_be_opened(esr: Any, good: Any, tmp_path: Path)
         assert err.startswith("Error: the ")
 
 
-
 def test_unwritable_folder(esr: Any, good: Any) -> None:
     code, _, error = esr("new", "/proc/study", *flat(good))  # not even root writes there
     assert code == 2
