@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from esr.steering.hooks import hooked, residual_of
 from esr.steering.interventions import Add, Direction
 from esr.studies.calibration.records import CalibrationSettings
 from esr.studies.calibration.surrogate import LEVELS, hints, surrogate_boosts
+from esr.studies.checking import Check, check_study
 from esr.studies.config import read_config
 from esr.studies.planning import plan_run
+from esr.studies.progress import Silent
+from esr.studies.runner import run_study
+from esr.studies.store import Store
 from esr.studies.study import Study
 
 PROMPT, RESPONSE = (1, 9, 14, 23), (31, 8, 40, 12, 57, 20, 33)
@@ -144,3 +149,51 @@ def test_the_plan_says_what_the_surrogate_reads(tmp_path: Path, values: dict[str
     said = CliRunner().invoke(app, ["plan", str(tmp_path)])
     assert said.exit_code == 0
     assert "The surrogate reads 24 texts" in " ".join(said.output.split())
+
+
+def test_a_reading_is_of_one_study_and_lets_replicas_go_on(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read at another temperature is read again; what is read needs no model in this process."""
+    pytest.importorskip("ray")
+    study = tmp_path / "study"
+    make_study(study, values)
+
+    def replicas() -> None:
+        config = read_config(study)
+        engine = config.engine.model_copy(update={"replicas": 2})
+        run_study(study, config.model_copy(update={"engine": engine}), config.experiments, Silent())
+
+    def looked(found: Path) -> Check:
+        text = (found / "study.toml").read_text()
+        (found / "study.toml").write_text(text.replace("[engine]\n", "[engine]\nreplicas = 2\n"))
+        (check,) = (one for one in check_study(found, ask_judge=False) if one.name == "engine")
+        (found / "study.toml").write_text(text)
+        return check
+
+    with pytest.raises(UserError, match=r"vllm, or replicas.*without replicas until"):
+        replicas()
+    assert (looked(study).state, "replicas" in looked(study).found) == ("failed", True)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stored = []
+    for temperature in (0.5, 0.9):
+        text = (study / "study.toml").read_text()
+        (study / "study.toml").write_text(re.sub("temperature = .*", f"temperature = {temperature}", text))
+        with monkeypatch.context() as patch:
+            patch.setattr("esr.studies.runner.calibrate", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(study)
+        with Store.reading(study) as store:
+            stored.append(store.records("surrogate"))
+    (one,), (other,) = (list(found.values()) for found in stored)
+    assert one["variation"] != other["variation"]
+    assert looked(study).state == "ok"
+    with monkeypatch.context() as patch:
+        patch.setattr("esr.studies.runner.calibrate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            replicas()  # reaches the calibration
+    run(study)
+    replicas()  # nothing is left to do

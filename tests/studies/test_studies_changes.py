@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from esr.errors import UserError
 from esr.judging.agreement import pairwise_agreement
 from esr.judging.records import Attempt, Exhibit, Judgement, Scored, Unscored
 from esr.steering.engine import Response
+from esr.studies.conditions import Condition
 from esr.studies.config import JudgeSettings, parse_config, read_config
+from esr.studies.experiments.registry import Experiment, Settings, register, unregister
 from esr.studies.grading import LEFT_OUT, Grader, Place, judged_meanwhile
 from esr.studies.judges import Coverage, record_judge
 from esr.studies.new import write_study
+from esr.studies.planning import plan_judging, plan_run
 from esr.studies.progress import Silent
+from esr.studies.runner import run_study
 from esr.studies.store import Store
 from esr.studies.study import Study
 
@@ -228,3 +233,88 @@ def test_meta_prompts_that_do_not_fit_are_refused_before_anything_is_generated(
     (tmp_path / "meta.toml").write_text('fits = "{prompt} please"\n')
     run(tmp_path)
     assert "meta fits" in set(Study.open(tmp_path).trials["condition"])
+
+
+def changed(folder: Path, sql: str) -> int:
+    connection = sqlite3.connect(folder / "study.sqlite")
+    with connection:
+        count = connection.execute(sql).rowcount
+    connection.close()
+    return count
+
+
+def test_the_plan_counts_what_is_stored_and_not_judged(folder: Path) -> None:
+    config = read_config(folder)
+    assert plan_run(folder, config, config.experiments).judge_calls == 0
+    some = "WHERE response IN (SELECT response FROM trials WHERE purpose = 'trial' AND condition = '{}' LIMIT 3)"
+    assert changed(folder, "DELETE FROM grades " + some.format("incidence")) == 3
+    mark = json.dumps(LEFT_OUT.to_json())
+    assert changed(folder, f"UPDATE grades SET judgement = '{mark}' " + some.format("no-steering")) == 3
+    planned = plan_run(folder, config, config.experiments)
+    assert (planned.responses, planned.waiting, planned.judge_calls) == (0, 6, 6)
+    run(folder)
+    assert plan_run(folder, config, config.experiments).judge_calls == 0
+    gone = changed(folder, "DELETE FROM trials WHERE condition = 'incidence'")  # stopped before they were stored
+    assert plan_run(folder, config, config.experiments).responses == gone > 0
+
+
+def test_a_rubric_that_is_not_text_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "rubric.md").write_bytes(b"\xff\xfe{{form}}")
+    with pytest.raises(UserError, match=r"the rubric can be read. Got it is not UTF-8"):
+        plan_judging(tmp_path, JudgeSettings(name="openai/m", rubric="rubric.md"), 1, 1)
+
+
+class Own(Settings):
+    good: bool = False
+    factor: float = 1.5
+
+
+def run_own(folder: Path, experiment: Experiment, **settings: Any) -> None:
+    """Run one experiment that is known for as long as that takes."""
+    register(experiment)
+    try:
+        config = read_config(folder).model_copy(update={"experiment": {experiment.key: settings}})
+        run_study(folder, config, [experiment.key], Silent())
+    finally:
+        unregister(experiment)
+
+
+@pytest.mark.parametrize("part", ["work", "conditions"])
+def test_an_experiment_that_failed_may_be_put_right(folder: Path, part: str) -> None:
+    def do(lab: Any, settings: Own) -> list[Condition]:
+        if not settings.good:
+            raise UserError("it is good", False, "Set good")
+        return []
+
+    experiment = Experiment("own", "?", settings=Own, **{part: do})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="it is good"):
+        run_own(folder, experiment)
+    run_own(folder, experiment, good=True)
+    with pytest.raises(UserError, match=r"an experiment that has run \(own\) do not change.*good: True -> False"):
+        run_own(folder, experiment)
+
+
+def test_names_of_conditions_are_compared_before_they_are_noted(folder: Path) -> None:
+    def twice(lab: Any, settings: Own) -> list[Condition]:
+        return [Condition("own a"), Condition("own a" if not settings.good else "own b")]
+
+    experiment = Experiment("own", "?", twice, settings=Own, counted=None)
+    with pytest.raises(UserError, match="have their own names"):
+        run_own(folder, experiment)
+    run_own(folder, experiment, good=True)
+    with pytest.raises(UserError, match="differ in their first six digits"):
+        read_config(folder).model_copy(update={"experiment": {"boost-sweep": {"factors": [1.0, 1.0]}}}).settings_of(
+            "boost-sweep"
+        )
+
+
+def test_a_condition_is_what_it_was(folder: Path) -> None:
+    def made(**how: Any) -> Experiment:
+        return Experiment("own", "?", lambda lab, settings: [Condition("own", **how)], settings=Own)
+
+    run_own(folder, made(boost_factor=1.5))
+    before = len(Study.open(folder).trials)
+    run_own(folder, made(boost_factor=1.5, control=None))  # no trial depends on it
+    with pytest.raises(UserError, match=r"a condition is what it was when it first ran. Got own, with \d+ stored"):
+        run_own(folder, made(boost_factor=2.0))
+    assert len(Study.open(folder).trials) == before

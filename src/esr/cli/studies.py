@@ -161,13 +161,19 @@ def plan(
     print_rows(rows)
     cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
     lines = [
-        f"{planned.stored} responses stored, at most {planned.responses} to come.",
+        f"{planned.stored} responses stored, at most {planned.responses} to come."
+        + (f" {planned.waiting} stored ones wait for the judge." if planned.waiting else ""),
         f"Judge {printable(planned.judge)}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
         f" {planned.judge_output_tokens} output tokens; {cost}.",
         f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
         " per token, no caching. At most: what depends on verdicts to come counts as the whole grid, or as every"
         " restarted response once these are known.",
     ]
+    if planned.judge != "rule":
+        lines.append(
+            "Not counted: an answer that is no valid verdict is asked for again, up to"
+            f" {config.judge.max_tries} calls per response ([judge] max_tries)."
+        )
     if planned.surrogate_passes:
         lines.append(
             f"The surrogate reads {planned.surrogate_passes} texts under steering, a forward pass each: no responses."

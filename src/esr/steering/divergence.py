@@ -34,13 +34,19 @@ MOST_NUMBERS = 2**25  # next-token probabilities held at once
 
 
 def check_divergence(subject: Subject) -> None:
-    """Raises UserError for a subject whose weights are elsewhere, as under the vllm backend."""
+    """Raises UserError for a subject whose weights are elsewhere, as under the vllm backend or with replicas."""
     if len(subject.layers) != subject.n_layers:
-        raise UserError(
-            "the surrogate reads next-token distributions of the model in this process",
-            "a subject without its decoder weights (vllm)",
-            'Set [engine] backend = "hf", or [calibration] surrogate = false',
-        )
+        raise elsewhere()
+
+
+def elsewhere() -> UserError:
+    """What is said where the model's weights are not in this process."""
+    return UserError(
+        "the surrogate reads next-token distributions of the model in this process",
+        "a subject without its decoder weights (vllm, or replicas)",
+        'Run with [engine] backend = "hf" and without replicas until thresholds are found (replicas may do the rest),'
+        " or set [calibration] surrogate = false",
+    )
 
 
 def divergence(

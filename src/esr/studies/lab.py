@@ -179,14 +179,18 @@ class Lab:
 
     def _done(self, condition: Condition) -> set[tuple[str, int, int]]:
         """The places of a condition over the grid that need no more work, so that a study of a million trials need not
-        build them all again to go on. Only while the condition is what it was when it first ran: of one whose
-        definition changed every trial is looked up by what is asked."""
-        if condition.starts is not None:
-            return set()
+        build them all again to go on. Raises UserError when its stored trials are not those it asks for now."""
         name, definition = f"condition {condition.name}", content_key(asdict(condition))
-        stored = self.store.meta(name)
-        if stored is None:
+        if self.store.meta(name) != definition:  # new, or changed, be it in nothing that a trial depends on
+            if old := self.store.trial_keys(condition.name):
+                old -= {self.measurer.trial_key(self._task(condition, start)) for start in self._starts(condition)}
+            if old:
+                raise UserError(
+                    "a condition is what it was when it first ran",
+                    f"{condition.name}, with {len(old)} stored trials that it does not ask for now",
+                    "Undo the change to its experiment, give the condition another name, or start a new study",
+                )
             self.store.set_meta(name, definition)
-        if stored != definition:
+        if condition.starts is not None:
             return set()
         return self.store.measured_cells(condition.name, self.measurer.grader.judge.key)

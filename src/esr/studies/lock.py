@@ -23,11 +23,20 @@ def check_settings(store: Store, config: StudyConfig) -> None:
     _refuse_changes("a study that has results", json.loads(stored), config.locked())
 
 
-def hold_experiment(store: Store, key: str, settings: Mapping[str, object]) -> None:
-    """Store an experiment's settings when it first runs. Raises UserError that shows every difference when they
-    changed since."""
-    stored = store.record("experiment", key)
-    if stored is not None:
+def experiment_has_run(store: Store, key: str) -> bool:
+    """Whether an experiment's work or its conditions are there. One that failed before may have its settings
+    changed."""
+    noted = store.record("experiment", key)
+    return noted is not None and (
+        "starts" in noted or bool(noted["controls"]) or store.record("result", key) is not None
+    )
+
+
+def check_experiment(store: Store, key: str, settings: Mapping[str, object]) -> None:
+    """Raises UserError that shows every difference, when the settings of an experiment that has run changed."""
+    if experiment_has_run(store, key):
+        stored = store.record("experiment", key)
+        assert stored is not None
         _refuse_changes(f"an experiment that has run ({key})", stored["settings"], dict(settings))
 
 

@@ -149,6 +149,10 @@ class Measurer:
             stop.check()
         return [responses[key] for key in keys]
 
+    def trial_key(self, task: Task) -> str:
+        """The key under which a task's trial is stored."""
+        return self._row(task, self._key(task)).key
+
     def _key(self, task: Task) -> str:
         described = (self.subject_key, task.request.describe())
         # judged without its beginning, a response is another exhibit

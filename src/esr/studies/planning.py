@@ -9,12 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from esr.errors import UserError
-from esr.judging.records import Scored
+from esr.judging.records import Judgement, Scored
+from esr.steering.engine import Response
 from esr.studies.conditions import CONTROL
 from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.experiments.registry import Experiment, wanted
+from esr.studies.grading import LEFT_OUT
+from esr.studies.judges import Coverage, make_judge
 from esr.studies.prompts import study_prompts
-from esr.studies.store import Store
+from esr.studies.store import Store, TrialRow
 
 CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English text; other languages need more tokens."""
@@ -66,6 +69,8 @@ class Plan:
     anything."""
     parts: tuple[Part, ...] = ()
     """The stages ``trials`` and ``reading``, by experiment."""
+    waiting: int = 0
+    """Stored responses of these experiments that the judge is still to judge; part of ``judge_calls``."""
     surrogate_passes: int = 0
     """Forward passes of the surrogate, each over a prompt and half a response at most: neither generated nor judged."""
 
@@ -98,7 +103,9 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
             if (found := store.record("calibration", "all")) is not None:
                 calibration, passes = Stage("calibration", 0, 0), 0
                 usable = sum(row["threshold"] is not None for row in found)
-                known = _known(store, usable * config.prompts.per_direction, [e.key for e in chosen])
+                cells = usable * config.prompts.per_direction
+                judge = make_judge(config.judge, config.subject, folder).key
+                known = _known(store, cells, [e.key for e in chosen], judge, Coverage.of(config.judge))
     trials = [_part(e, folder, config, known) for e in chosen]
     read = [
         Part(e.key, 0 if e.key in known.worked else e.reads(folder, config, config.settings_of(e.key)), True)
@@ -109,11 +116,11 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     stages = [directions, calibration, Stage("trials", left, left * limit)]
     if unjudged:
         stages.append(Stage("reading", unjudged, unjudged * limit, judged=False))
-    calls = sum(s.responses for s in stages if s.judged)
+    calls = sum(s.responses for s in stages if s.judged) + known.waiting
     parts = [p for p in (*trials, *read) if p.responses]
     seconds = _seconds(stages, work, limit, half)
     plan = _plan(folder, config.judge, tuple(stages), stored, calls, limit, seconds, parts)
-    return replace(plan, surrogate_passes=passes)
+    return replace(plan, surrogate_passes=passes, waiting=known.waiting)
 
 
 @dataclass(frozen=True)
@@ -130,16 +137,24 @@ class _Known:
     """Missing responses of the experiments that were begun."""
     worked: frozenset[str] = frozenset()
     """Experiments whose work is done."""
+    waiting: int = 0
+    """Stored responses of theirs that are in the judge's coverage and have no verdict."""
 
 
-def _known(store: Store, cells: int, keys: Sequence[str]) -> _Known:
-    controls = {key: (store.record("experiment", key) or {}).get("controls") or () for key in keys}
+def _known(store: Store, cells: int, keys: Sequence[str], judge: str, coverage: Coverage) -> _Known:
+    notes = {key: store.record("experiment", key) or {} for key in keys}
     trials = store.trials()
-    begun = {}
-    for key, names in controls.items():
-        if names:
-            rows = {row.response for row in trials if row.condition in names}
-            begun[key] = len(rows) - len(store.responses(sorted(rows)))
+    begun, waiting = {}, set[str]()
+    for key, noted in notes.items():
+        if names := noted.get("controls"):
+            own = [row for row in trials if row.condition in names]
+            starts = noted.get("starts", {})
+            planned = sum(len(starts[name]) if name in starts else cells for name in names)
+            rows = {row.response: row for row in own}
+            stored, grades = store.responses(sorted(rows)), store.grades(sorted(rows), judge)
+            # one that was stopped while it was prepared has trials that are not stored
+            begun[key] = len(rows) - len(stored) + max(0, planned - len(own))
+            waiting |= {k for k, response in stored.items() if _waits(rows[k], response, grades.get(k), coverage)}
     worked = frozenset(key for key in keys if store.record("result", key) is not None)
     steered = [row.response for row in trials if row.condition == CONTROL]
     episodes = None
@@ -149,7 +164,15 @@ def _known(store: Store, cells: int, keys: Sequence[str]) -> _Known:
             if len(grades) == len(set(steered)):
                 restarted = sum(isinstance(g, Scored) and g.explicit_restarts > 0 for g in grades.values())
                 episodes = max(episodes or 0, restarted)
-    return _Known(cells, True, episodes, begun, worked)
+    return _Known(cells, True, episodes, begun, worked, len(waiting))
+
+
+def _waits(row: TrialRow, response: Response, grade: Judgement | None, coverage: Coverage) -> bool:
+    """Whether a run has a stored response judged: it was not, or a narrower coverage left it out."""
+    if grade not in (None, LEFT_OUT):
+        return False
+    seen = replace(response, text=response.text[row.origin.judged_from :])
+    return coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, seen) > 0
 
 
 def _part(experiment: Experiment, folder: Path, config: StudyConfig, known: _Known) -> Part:
@@ -203,8 +226,9 @@ def _plan(
         path = folder / judge.rubric if judge.rubric else Path(str(files("esr.judging") / "rubric.md"))
         try:
             rubric = len(path.read_text(encoding="utf-8")) // CHARACTERS_PER_TOKEN
-        except OSError as error:
-            raise UserError("the rubric can be read", f"{error.strerror}: {path}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError("the rubric can be read", f"{why}: {path}") from None
         given, answered = calls * (rubric + PROMPT_TOKENS + response_tokens), calls * VERDICT_TOKENS
     known = price(folder, judge.name)
     dollars = None if known is None else (given * known[0] + answered * known[1]) / 1e6

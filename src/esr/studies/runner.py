@@ -29,7 +29,7 @@ from esr.studies.grading import Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
 from esr.studies.judges import Coverage, make_judge, preflight, record_judge
 from esr.studies.lab import Lab
-from esr.studies.lock import hold_experiment, hold_files, hold_settings, is_locked
+from esr.studies.lock import check_experiment, experiment_has_run, hold_files, hold_settings, is_locked
 from esr.studies.measure import Measurer
 from esr.studies.prompts import study_prompts
 from esr.studies.selecting import Candidates, Selection, baseline_tasks, select
@@ -62,24 +62,25 @@ def run_study(
     with Store.writing(folder) as store:
         hold_settings(store, config)
         for key, values in settings.items():
-            hold_experiment(store, key, values.model_dump(mode="json"))
+            check_experiment(store, key, values.model_dump(mode="json"))
         transformers.utils.logging.disable_progress_bar()  # ours says more
         progress.start("loading", 0)
         subject = load_for(config.subject, config.engine)
-        if config.calibration.surrogate:
-            check_divergence(subject)
         asker = Asker(config, subject, prompts)
         candidates = Candidates(asker, folder)
         _check_requests(asker, candidates, make_check(subject, config.engine), _templates(folder, config, chosen))
         hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
         hold_files(store, hashes | candidates.hashes)
+        subject_key = content_key(config.subject.digest(), subject.fingerprint)
+        if config.calibration.surrogate and not _surrogate_is_read(store, asker, candidates, subject_key):
+            check_divergence(subject)
         _hold_provenance(store, subject, {})
         coverage = Coverage.of(config.judge)
         record_judge(store, judge, config.judge, coverage)
         grader = Grader(store, judge, progress, coverage)
         progress.end()
         with closing(make_engine(subject, config.engine, config.subject)) as engine:
-            measurer = Measurer(engine, grader, content_key(config.subject.digest(), subject.fingerprint))
+            measurer = Measurer(engine, grader, subject_key)
             _Run(candidates, asker, measurer, folder, chosen, settings, progress, concreteness).all()
 
 
@@ -118,6 +119,22 @@ def _hold_provenance(store: Store, subject: Subject, engine: Mapping[str, str]) 
         "subject": subject.spec.digest(),
     }
     store.set_meta("provenance", json.dumps(provenance))
+
+
+def _surrogate_key(asker: Asker, directions: Sequence[Direction], subject_key: str) -> str:
+    """Of all that the surrogate's reading depends on."""
+    config = asker.config
+    read = [[d.id, d.digest] for d in directions], config.calibration.describe()
+    return content_key(*read, config.selection_key(), list(asker.prompts), subject_key)
+
+
+def _surrogate_is_read(store: Store, asker: Asker, candidates: Candidates, subject_key: str) -> bool:
+    """Whether the surrogate has nothing left to read: it is done, or the thresholds are known."""
+    chosen = store.record("selection", asker.config.selection_key())
+    if is_locked(store) or chosen is None:
+        return is_locked(store)
+    directions = [candidates.by_id(c.id) for c in Selection.from_json(chosen).chosen]
+    return store.record("surrogate", _surrogate_key(asker, directions, subject_key)) is not None
 
 
 @dataclass
@@ -169,7 +186,7 @@ class _Run:
     def _surrogate(self, directions: list[Direction]) -> Any:
         """The surrogate's reading, stored when it is complete; a killed one is done again."""
         store = self.measurer.grader.store
-        key = content_key([d.id for d in directions], self.asker.config.calibration.describe())
+        key = _surrogate_key(self.asker, directions, self.measurer.subject_key)
         stored = store.record("surrogate", key)
         if stored is None:
             boosts, texts = (
@@ -180,7 +197,7 @@ class _Run:
             stored = read_surrogate(
                 self.asker, self.measurer, directions, lambda passes: self.progress.advance(passes, 0, 0)
             )
-            store.forget("surrogate")  # of other directions or settings
+            store.forget("surrogate")  # of another study that this was before
             store.set_record("surrogate", key, stored)
             self.progress.end()
         return stored
@@ -206,30 +223,33 @@ class _Run:
             ready = [e for e in left if done.issuperset(e.needs)]
             conditions: list[Condition] = []
             for experiment in ready:
-                added = self._prepared(experiment, lab)
-                for condition in added:
-                    if condition.name in names:
-                        raise UserError(
-                            "conditions of one study have their own names",
-                            f"{condition.name} in {names[condition.name]} and in {experiment.key}",
-                        )
-                    names[condition.name] = experiment.key
-                conditions += added
+                conditions += self._prepared(experiment, lab, names)
             lab.measure(conditions)
             done |= {e.key for e in ready}
             left = [e for e in left if e not in ready]
 
-    def _prepared(self, experiment: Experiment, lab: Lab) -> list[Condition]:
-        """An experiment's work, done once, and its conditions. Both are noted in the study, settings first, and the
-        trials of a condition are those it first had: verdicts that come later do not choose others."""
+    def _prepared(self, experiment: Experiment, lab: Lab, names: dict[str, str]) -> list[Condition]:
+        """An experiment's work, done once, and its conditions. Both are noted in the study, settings first but not
+        before they succeed, so that what made them fail can be changed. The trials of a condition are those it first
+        had: verdicts that come later do not choose others. ``names``: the experiment of every condition so far."""
         key, settings, store = experiment.key, self.settings[experiment.key], lab.store
-        noted = store.record("experiment", key) or {"settings": settings.model_dump(mode="json"), "controls": {}}
-        store.set_record("experiment", key, noted)
+        noted = store.record("experiment", key) if experiment_has_run(store, key) else None
+        if noted is None:
+            noted = {"settings": settings.model_dump(mode="json"), "controls": {}}
         if experiment.work is not None and store.record("result", key) is None:
             self.progress.start(key, 0)
-            store.set_record("result", key, experiment.work(lab, settings))
+            result = experiment.work(lab, settings)
+            store.set_record("experiment", key, noted)
+            store.set_record("result", key, result)
             self.progress.end()
         conditions = [] if experiment.conditions is None else list(experiment.conditions(lab, settings))
+        for condition in conditions:
+            if condition.name in names:
+                raise UserError(
+                    "conditions of one study have their own names",
+                    f"{condition.name} in {names[condition.name]} and in {key}",
+                )
+            names[condition.name] = key
         if "starts" in noted:
             before = {name: tuple(map(start_from_json, starts)) for name, starts in noted["starts"].items()}
             return [replace(c, starts=before.get(c.name)) for c in conditions if c.name in noted["controls"]]

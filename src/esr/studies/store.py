@@ -274,6 +274,11 @@ class Store:
         )
         return set(rows)
 
+    def trial_keys(self, condition: str) -> set[str]:
+        """The keys of all stored trials of a condition of the grid."""
+        rows = self._db.execute("SELECT key FROM trials WHERE purpose = 'trial' AND condition = ?", (condition,))
+        return {row[0] for row in rows}
+
     def judged_trials(self, judge: str) -> Iterator[JudgedTrial]:
         """The grid's trials that a judge has judged, in the order of ``trials``, one at a time."""
         origin = "t.origin" if self._has_origins() else "'{}'"

@@ -3,7 +3,9 @@ all directions, so many standard deviations from the mean threshold (published: 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from esr.studies.conditions import Condition
 from esr.studies.experiments.registry import Boost, Experiment, Settings
@@ -22,6 +24,13 @@ class SweepSettings(Settings):
     levels: tuple[Boost, ...] = (-3.0, -2.14, -1.29, -0.43, 0.43, 1.29, 2.14, 3.0)
     """Standard deviations from the mean threshold. A level whose boost is not above 0 is left out, and
     all are when the thresholds do not differ."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for given in (self.factors, self.levels):
+            if len({f"{value:g}" for value in given}) < len(given):
+                raise ValueError("factors, and levels, differ in their first six digits: each names a condition")
+        return self
 
 
 def conditions(lab: Lab, settings: SweepSettings) -> list[Condition]:
