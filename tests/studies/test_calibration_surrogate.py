@@ -157,7 +157,8 @@ def test_a_reading_is_of_one_study_and_lets_replicas_go_on(
     """What was read at another temperature is read again; what is read needs no model in this process."""
     pytest.importorskip("ray")
     study = tmp_path / "study"
-    make_study(study, values)
+    directions = {"count": 4, "latents": [3, 5, 7, 9], "relevance": "none"}  # the same, whatever the temperature
+    make_study(study, values | {"directions": directions})
 
     def replicas() -> None:
         config = read_config(study)
