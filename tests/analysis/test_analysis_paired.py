@@ -33,6 +33,7 @@ from esr.analysis.uncertainty import (
     ratio_interval,
 )
 from esr.errors import UserError
+from esr.judging.agreement import stratified_sample
 
 
 def slow_exchange_p(columns):
@@ -428,3 +429,33 @@ def test_bad_comparisons_are_refused(random_study):
         compare(moved, "steered", "plain", paired=True)
     with pytest.raises(UserError, match=r"each \(direction, prompt_index, seed\) once"):
         compare(trials.assign(seed=0, prompt_index=0), "steered", "plain")
+
+
+def test_pairs_of_a_sampled_judge_estimate_the_difference_of_all_pairs():
+    """The first judge overlooks restarts, one more often than the other: the sample must find them in its share."""
+    generator = np.random.default_rng(8)
+    rows = []
+    for direction, prompt in itertools.product(range(60), range(10)):
+        for condition, rate, seen in (("treated", 0.3, 0.9), ("control", 0.2, 0.3)):
+            multi = bool(generator.random() < rate)
+            rows.append(
+                {
+                    "trial": f"{condition}-{direction}-{prompt}", "condition": condition, "direction": f"d{direction}", "prompt_index": prompt, "seed": 0,
+                    "state": "scored", "reason": "", "multi_attempt": multi, "improved": multi, "first_score": 50.0,
+                    "improvement": 10.0 if multi else math.nan, "degraded": False, "n_attempts": 1 + multi,
+                    "promoted": False, "first_judge": multi and bool(generator.random() < seen),
+                }
+            )  # fmt: skip
+    trials = pd.DataFrame(rows)
+
+    def rates(frame):
+        row = compare(frame, "treated", "control", paired=True, draws=10).set_index("statistic")
+        return row.loc["multi_attempt_rate", ["value_treatment", "value_control"]].to_numpy(float)
+
+    places = dict(enumerate(zip(trials["direction"], trials["prompt_index"], strict=True)))
+    found = []
+    for seed in range(30):
+        drawn = stratified_sample(dict(enumerate(trials["first_judge"])), rest=200, seed=seed, places=places)
+        found.append(rates(trials.loc[list(drawn)].assign(weight=list(drawn.values()))))
+    error = np.std(found, axis=0) / 30**0.5
+    assert (np.abs(np.mean(found, axis=0) - rates(trials)) < 4 * error + 0.005).all()

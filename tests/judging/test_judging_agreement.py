@@ -214,6 +214,21 @@ def test_a_stratified_sample_keeps_all_restarts_and_its_weights_restore_the_stud
     assert stratified_sample(multi, rest=2000, seed=4) == dict.fromkeys(multi, 1.0)
 
 
+def test_a_sample_by_place_keeps_all_conditions_of_a_place_and_a_larger_one_holds_a_smaller() -> None:
+    rng = np.random.default_rng(2)
+    places = {(place, arm): place for place in range(300) for arm in range(1 + place % 3)}
+    multi = {id: bool(rng.random() < 0.2) for id in places}
+    others = {id for id, m in multi.items() if not m}
+    small, large = (stratified_sample(multi, rest=rest, seed=3, places=places) for rest in (60, 150))
+    assert small.keys() < large.keys()
+    drawn = {places[id] for id in small.keys() & others}
+    assert small.keys() & others == {id for id in others if places[id] in drawn}
+    assert 45 <= len(small.keys() & others) <= 75
+    assert {small[id] for id in small.keys() & others} == {len({places[id] for id in others}) / len(drawn)}
+    estimates = [sum(stratified_sample(multi, rest=60, seed=seed, places=places).values()) for seed in range(200)]
+    assert np.mean(estimates) == pytest.approx(len(multi), abs=4 * np.std(estimates) / 200**0.5)
+
+
 def test_reweighting_removes_the_bias_of_the_sample() -> None:
     rng = np.random.default_rng(6)
     first = {i: bool(rng.random() < 0.08) for i in range(4000)}

@@ -136,12 +136,85 @@ def test_a_stratified_sample_keeps_every_restart_and_counts_for_all(folder: Path
         )  # fmt: skip
         assert out.returncode == 0, out.stderr
         multi = int(own["multi_attempt"].sum())
-        assert sum(server.calls.values()) <= multi + 6
+        assert sum(server.calls.values()) <= multi + 7
     newest = study.judges["key"].iloc[-1]
     sampled = study.trials_by(newest)
-    assert len(sampled) == multi + 6
-    assert sampled["weight"].sum() == pytest.approx(len(own))
+    assert multi + 4 <= len(sampled) <= multi + 7  # whole places, of one or two others each
+    places = ["direction", "prompt_index", "seed"]
+    others = own[~own["multi_attempt"]].groupby(places).size()
+    drawn = sampled[~sampled["response"].isin(own.loc[own["multi_attempt"], "response"])]
+    assert drawn.groupby(places).size().equals(others[drawn.set_index(places).index.unique()].sort_index())
+    assert drawn["weight"].to_numpy() == pytest.approx(len(others) / drawn.groupby(places).ngroups)
     assert "Restart screen beside the judge" in out.stdout
+
+
+def test_a_run_judges_by_what_was_noted_of_the_judge_not_by_less(
+    tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any
+) -> None:
+    narrow = {"name": "rule", "cover": "screened", "cover_share": 0.25}
+    values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), judge=narrow)
+    config = make_study(tmp_path, values)
+    run_study(tmp_path, config, ["incidence"], Silent())
+    study = Study.open(tmp_path)
+    assert len(study.trials) < 20
+    assert set(study.trials["weight"]) <= {1.0, 4.0}
+    regrade(prepare(tmp_path, config, JudgeSettings(name="rule")), Silent())
+    run_study(tmp_path, config, config.experiments, Silent())
+    assert study.trials.groupby("condition").size().tolist() == [20, 20]
+    assert study.trials["weight"].eq(1).all()
+    with pytest.raises(UserError, match=r"grows, it does not shrink. Got 0.25 of what is not screened"):
+        prepare(tmp_path, config, config.judge)
+
+
+def test_a_larger_sample_takes_the_place_of_a_smaller_and_none_follows_all(
+    folder: Path, tmp_path: Path, key: str
+) -> None:
+    copied(folder, tmp_path)
+    config = read_config(tmp_path)
+    own = Study.open(tmp_path).trials
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        other = JudgeSettings(name=MODEL, base_url=server.url, rubric=str(rubric(tmp_path).resolve()), segments=True)
+        judged = regrade(prepare(tmp_path, config, other, sample=4), Silent())
+        few = set(Study.open(tmp_path).trials_by(judged)["trial"])
+        regrade(prepare(tmp_path, config, other, sample=16), Silent())
+        more = Study.open(tmp_path).trials_by(judged)
+        assert few < set(more["trial"])
+        assert len(more) >= own["multi_attempt"].sum() + 16
+        assert sum(server.calls.values()) == more["text"].str.strip().ne("").sum()  # every verdict paid for counts
+        assert more["weight"].sum() == pytest.approx(len(own), rel=0.2)
+        assert not prepare(tmp_path, config, other, sample=4).missing
+        regrade(prepare(tmp_path, config, other, sample=4), Silent())
+        assert Study.open(tmp_path).trials_by(judged).equals(more)
+        regrade(prepare(tmp_path, config, other), Silent())
+        assert len(Study.open(tmp_path).trials_by(judged)) == len(own)
+        with pytest.raises(UserError, match=r"does not shrink. Got a sample, and this judge was given everything"):
+            prepare(tmp_path, config, other, sample=4)
+
+
+def test_what_another_process_judged_meanwhile_is_neither_dropped_nor_paid_again(
+    folder: Path, tmp_path: Path, key: str
+) -> None:
+    copied(folder, tmp_path)
+    config = read_config(tmp_path)
+    with FaultServer(lambda mark, call: "good", key=key) as server:
+        other = JudgeSettings(name=MODEL, base_url=server.url, rubric=str(rubric(tmp_path).resolve()), max_tries=2)
+        late = prepare(tmp_path, config, other)
+        judged = regrade(prepare(tmp_path, config, other), Silent())
+        with Store.writing(tmp_path) as store:
+            first, second = sorted(late.missing)[:2]
+            store.drop_grades(judged, [first, second])
+            store.add_grade(first, judged, Unscored("timeout"))
+        before, paid = contents(tmp_path)["grades"], sum(server.calls.values())
+        assert late.missing
+        regrade(late, Silent())
+        assert set(before) < set(contents(tmp_path)["grades"])  # only the second is asked for: nobody said --retry
+        retried = prepare(tmp_path, config, other, retry=True)
+        assert list(retried.missing) == [first]
+        regrade(prepare(tmp_path, config, other, retry=True), Silent())
+        asked = sum(server.calls.values())
+        assert asked <= paid + 2
+        regrade(retried, Silent())
+        assert sum(server.calls.values()) == asked
 
 
 def rubric(folder: Path) -> Path:
@@ -357,6 +430,7 @@ def test_what_each_call_used_is_stored_and_priced_and_old_studies_open(
 
 def copied(source: Path, target: Path) -> None:
     """The study in another folder."""
+    target.mkdir(exist_ok=True)
     with sqlite3.connect(source / "study.sqlite") as connection, sqlite3.connect(target / "study.sqlite") as copy:
         connection.backup(copy)
     for name in ("study.toml", "prompts.txt"):

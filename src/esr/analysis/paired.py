@@ -244,8 +244,8 @@ def _arm(trials: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _weighted_alike(pairs: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Where a sample was judged, both arms of a pair stand for as many pairs as the rarer arm: sampling is by the place
-    in the grid, so a place is sampled in both arms or in neither."""
+    """Where a sample was judged, both arms of a pair stand for as many pairs as the rarer arm: screens and drawn
+    samples draw by the place in the grid, so a place is drawn in both arms or in neither."""
     if not all("weight" in pair for pair in pairs):
         return pairs
     weight = np.maximum(pairs[0]["weight"].to_numpy(float), pairs[1]["weight"].to_numpy(float))

@@ -51,7 +51,7 @@ def judge(
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Judge what the study's own judge found multi-attempt and so many others; reweighted."
+            min=1, help="Judge what the study's own judge found multi-attempt and about so many others; reweighted."
         ),
     ] = None,
     base_url: BaseUrl = None,

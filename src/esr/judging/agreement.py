@@ -11,6 +11,7 @@ the row stands for; where two judges' rows differ, the larger holds.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -259,19 +260,27 @@ class _Bootstrap:
         return Estimate(value, float(low), float(high), len(x))
 
 
-def stratified_sample(multi: Mapping[Id, bool], *, rest: int, seed: int) -> dict[Id, float]:
+def stratified_sample(
+    multi: Mapping[Id, bool], *, rest: int, seed: int, places: Mapping[Id, Hashable] | None = None
+) -> dict[Id, float]:
     """Which responses to give to a second judge, and with what weight they then count.
 
-    ``multi``: for each response, whether the first judge found it multi-attempt. All of those are kept, with
-    weight 1, and ``rest`` of the others, drawn without replacement, each with weight others / rest. If there are no
-    more than ``rest`` others, all are kept with weight 1.
+    ``multi``: for each response, whether the first judge found it multi-attempt. All of those are kept, with weight 1,
+    and about ``rest`` of the others. These are drawn by place: ``places`` says which responses stand at one place of
+    the grid (the same trial under other conditions; default: each at its own), and n of the N places with others are
+    drawn without replacement, each with all its others, so that pairs stay pairs; they weigh N / n. n makes ``rest``
+    others, rounded up. If there are no more than ``rest`` others, all are kept with weight 1. A larger sample of the
+    same seed has all places of a smaller one.
     """
     if rest < 1:
         raise UserError("the sample has at least one response without restart", rest)
     kept: dict[Id, float] = {id: 1.0 for id, m in multi.items() if m}
-    others = [id for id, m in multi.items() if not m]
-    if len(others) <= rest:
-        return kept | dict.fromkeys(others, 1.0)
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(others), size=rest, replace=False)
-    return kept | {others[i]: len(others) / rest for i in sorted(chosen)}
+    others: dict[Hashable, list[Id]] = {}
+    for id, m in multi.items():
+        if not m:
+            others.setdefault(id if places is None else places[id], []).append(id)
+    total = sum(map(len, others.values()))
+    n = len(others) if total <= rest else math.ceil(rest * len(others) / total)
+    # an order by hash: it changes little when conditions are added
+    order = sorted(others, key=lambda place: hashlib.sha256(repr((seed, place)).encode()).digest())
+    return kept | {id: len(others) / n for place in order[:n] for id in others[place]}

@@ -53,13 +53,23 @@ def preflight(judge: Judge) -> None:
 
 def record_judge(store: Store, judge: Judge, settings: JudgeSettings, coverage: Coverage) -> None:
     """Note that a judge works on the study, and what it is given. The widest coverage so far stands: its verdicts are
-    there. How the judge is reached is not stored, an address may hold a password."""
-    before = store.record("judge", judge.key)
-    if before is not None and Coverage.recorded(before).width >= coverage.width:
+    there. How the judge is reached is not stored, an address may hold a password.
+
+    Every verdict is weighted by what is noted here, so a wider coverage is noted once it is complete, not before; and
+    until the grid has trials, any.
+    """
+    before = recorded_coverage(store, judge)
+    if before is not None and before.includes(coverage) and store.has_trials():
         return
     plain = settings.model_dump(mode="json", exclude=TRANSPORT)
     weights = None if coverage.sample is None else dict(coverage.sample)
     store.set_record("judge", judge.key, {"name": judge.name, "settings": plain, "sample": weights})
+
+
+def recorded_coverage(store: Store, judge: Judge) -> Coverage | None:
+    """What the study notes of what a judge is given; None for a judge that has not worked on it."""
+    found = store.record("judge", judge.key)
+    return None if found is None else Coverage.recorded(found)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,12 @@ class Coverage:
     def width(self) -> float:
         """Orders coverages: a drawn sample is narrower than a screen, a screen than everything."""
         return self.share if self.sample is None else 0.0
+
+    def includes(self, other: Coverage) -> bool:
+        """Whether ``other`` is no wider. Of two samples the one that adds no response to the other is narrower."""
+        if self.sample is not None and other.sample is not None:
+            return other.sample.keys() <= self.sample.keys()
+        return self.width >= other.width
 
     def weight(self, place: tuple[str, int, int], prompt: str, response: Response) -> float:
         """How many responses this one stands for: 1 when screened, 1 / share when drawn, 0 when it is not judged.

@@ -27,7 +27,7 @@ from esr.studies.config import StudyConfig
 from esr.studies.experiments.registry import Experiment, Settings, wanted
 from esr.studies.grading import Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
-from esr.studies.judges import Coverage, make_judge, preflight, record_judge
+from esr.studies.judges import Coverage, make_judge, preflight, record_judge, recorded_coverage
 from esr.studies.lab import Lab
 from esr.studies.lock import check_experiment, experiment_has_run, hold_files, hold_settings, is_locked
 from esr.studies.measure import Measurer
@@ -77,6 +77,7 @@ def run_study(
         _hold_provenance(store, subject, {})
         coverage = Coverage.of(config.judge)
         record_judge(store, judge, config.judge, coverage)
+        coverage = recorded_coverage(store, judge) or coverage  # `esr judge` may have given this judge more since
         grader = Grader(store, judge, progress, coverage)
         progress.end()
         with closing(make_engine(subject, config.engine, config.subject)) as engine:
