@@ -440,7 +440,8 @@ def test_pairs_of_a_sampled_judge_estimate_the_difference_of_all_pairs():
             multi = bool(generator.random() < rate)
             rows.append(
                 {
-                    "trial": f"{condition}-{direction}-{prompt}", "condition": condition, "direction": f"d{direction}", "prompt_index": prompt, "seed": 0,
+                    "trial": f"{condition}-{direction}-{prompt}", "condition": condition, "direction": f"d{direction}",
+                    "prompt_index": prompt, "seed": 0,
                     "state": "scored", "reason": "", "multi_attempt": multi, "improved": multi, "first_score": 50.0,
                     "improvement": 10.0 if multi else math.nan, "degraded": False, "n_attempts": 1 + multi,
                     "promoted": False, "first_judge": multi and bool(generator.random() < seen),

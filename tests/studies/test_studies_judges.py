@@ -156,11 +156,11 @@ def test_a_run_judges_by_what_was_noted_of_the_judge_not_by_less(
     config = make_study(tmp_path, values)
     run_study(tmp_path, config, ["incidence"], Silent())
     study = Study.open(tmp_path)
-    assert len(study.trials) < 20
-    assert set(study.trials["weight"]) <= {1.0, 4.0}
+    ((_, planned),) = study.progress().values()
+    assert len(study.trials) < planned
     regrade(prepare(tmp_path, config, JudgeSettings(name="rule")), Silent())
     run_study(tmp_path, config, config.experiments, Silent())
-    assert study.trials.groupby("condition").size().tolist() == [20, 20]
+    assert study.trials.groupby("condition").size().tolist() == [planned, planned]
     assert study.trials["weight"].eq(1).all()
     with pytest.raises(UserError, match=r"grows, it does not shrink. Got 0.25 of what is not screened"):
         prepare(tmp_path, config, config.judge)
