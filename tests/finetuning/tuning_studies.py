@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from study_folders import make_study, settings
 
 RESTARTS = "wait , no .\nno , not right , start over .\n"
-CALIBRATION = {"target": 25.0, "rounds": 2, "repeats": 2, "upper": 300.0, "prior_mean": 60.0, "prior_sd": 40.0}
+CALIBRATION = {"target": 18.0, "rounds": 2, "repeats": 2, "upper": 300.0, "prior_mean": 60.0, "prior_sd": 40.0}
 LEXICON = {"topics": {"first": ["bread", "chair", "window", "make", "bake", "build", "clean", "soup", "letter", "story",
                                 "song", "wall", "door", "water", "fire", "stone", "tree", "river", "cloud", "bird"],
                       "second": ["cat", "dog", "horse", "fish", "lamp", "clock", "paper", "glass", "cut", "mix", "heat",

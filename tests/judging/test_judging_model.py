@@ -22,7 +22,7 @@ from fault_server import RESTART, FaultServer, judged_text
 from esr.errors import UserError
 from esr.judging import client as client_module
 from esr.judging import model as model_module
-from esr.judging.background import loop_thread
+from esr.judging.background import LoopThread, loop_thread
 from esr.judging.model import ModelJudge
 from esr.judging.records import Exhibit, Judge, Scored, Unscored
 
@@ -309,8 +309,17 @@ for _ in ModelJudge(MODEL, base_url=url).judge(map(exhibit, range(5, 10))):
         time.sleep(0.5)
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
         assert time.monotonic() - begin < 10
     assert "KeyboardInterrupt" in errors
     assert process.returncode in (-signal.SIGINT, 130, 1)
     assert loop_thread.alive is False
+
+
+def test_the_judges_loop_is_closed_though_inspect_ai_replaces_asyncio_run() -> None:
+    from inspect_ai._util._async import init_nest_asyncio
+
+    init_nest_asyncio()  # as reading or writing a log does
+    with LoopThread().running() as loop:
+        assert not loop.is_closed()
+    assert loop.is_closed()

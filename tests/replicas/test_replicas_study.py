@@ -46,7 +46,7 @@ def busy_replica() -> int:
     """The process of a replica that is at work."""
     import psutil
 
-    named = [(p.pid, " ".join(p.cmdline())) for p in psutil.process_iter()]
+    named = [(p.pid, " ".join(p.info["cmdline"] or ())) for p in psutil.process_iter(["cmdline"])]  # None: gone by now
     return next(pid for pid, name in named if name.startswith("ray::Replica.generate"))
 
 

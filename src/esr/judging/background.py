@@ -55,7 +55,11 @@ class LoopThread:
             ready.set()
             await self._stop.wait()
 
-        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="esr judge", daemon=True)
+        def work() -> None:
+            with asyncio.Runner() as runner:  # not asyncio.run: inspect_ai replaces that by one that closes no loop
+                runner.run(serve())
+
+        self._thread = threading.Thread(target=work, name="esr judge", daemon=True)
         self._thread.start()
         ready.wait()
 

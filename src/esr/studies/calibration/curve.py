@@ -119,12 +119,11 @@ class CurveGrid:
 
     def expected(self, posterior: Float32) -> Float64:
         """Expected share at each of ``asked``, falling: posterior [n, kinds, size] -> [n, n_asked]."""
-        flat = posterior.reshape(len(posterior), -1)
-        return (flat @ self._expect).astype(np.float64)
+        return np.asarray(posterior.reshape(len(posterior), -1).astype(np.float64) @ self._expect)
 
     def threshold_mass(self, posterior: Float32) -> Float64:
         """Chance that the threshold is at most each of ``asked``: posterior [n, kinds, size] -> [n, n_asked]."""
-        return (posterior.reshape(len(posterior), -1) @ self._below).astype(np.float64)
+        return np.asarray(posterior.reshape(len(posterior), -1).astype(np.float64) @ self._below)
 
     def crossing(self, expected: Float64, level: float) -> Float64:
         """Where the expected share falls through ``level``: a fractional grid index within the bounds, shape [n].

@@ -32,7 +32,7 @@ def place(
     m = np.stack([grid.modelled(int(i)) for i in places]).reshape(len(places), -1)
     weighted = m * posterior.reshape(-1)
     mean = weighted.sum(axis=1, dtype=np.float64)
-    second = (weighted @ m.T).astype(np.float64)
+    second = weighted.astype(np.float64) @ m.T.astype(np.float64)  # as in `Population.learn`
     covariance = second - np.outer(mean, mean)
     noise = dispersion * np.maximum(mean - np.diag(second), 1e-4)
     chosen = []

@@ -251,8 +251,8 @@ class Pooled:
         reason = self._hopeless or self._unsupported(j, answer, doubt)
         return Calibration(
             threshold=None if reason else six_digits(answer),
-            low=float(np.clip(low, s.lower, s.upper)),
-            high=float(np.clip(high, s.lower, s.upper)),
+            low=six_digits(float(np.clip(low, s.lower, s.upper))),
+            high=six_digits(float(np.clip(high, s.lower, s.upper))),
             predicted=None if reason else s.target,
             generations=evidence.generations,
             status="uncalibrated" if reason else "calibrated",

@@ -116,12 +116,13 @@ class Population:
             likelihood: shape [n, kinds, size], each direction's scaled to a maximum of 1.
             rows: which directions to learn from, bool [n].
         """
-        likelihood = likelihood if rows.all() else likelihood[rows]
+        # in double precision: the last bits of a product depend on where its arrays lie in memory, and a study that is
+        # killed and gone on with must come to the same six digits
+        exact = (likelihood if rows.all() else likelihood[rows]).astype(np.float64)
         for _ in range(OUTER):
-            by_middle = np.matmul(self._kinds().astype(np.float32), likelihood).astype(np.float64)
+            by_middle = np.matmul(self._kinds(), exact)
             self.hint = int(np.argmax([middles.learn(by_middle, rows) for middles in self._candidates]))
-            prior = self.middles.prior(rows).astype(np.float32)
-            by_kind = np.matmul(likelihood, prior[:, :, None])[:, :, 0].astype(np.float64)
+            by_kind = np.matmul(exact, self.middles.prior(rows)[:, :, None])[:, :, 0]
             for _ in range(INNER):
                 self._learn_kinds(by_kind)
 
