@@ -63,7 +63,7 @@ def run(page: Path, folder: str) -> None:
 
 def main(files: list[str]) -> None:
     readme = Path("README.md")
-    pages = [page for page in sorted(Path("docs").rglob("*.md")) if page.parent != Path("docs/notebooks")]  # run as such
+    pages = [page for page in sorted(Path("docs").rglob("*.md")) if page.parent != Path("docs/notebooks")]
     wanted = [Path(name) for name in files] or [readme, *pages]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of a model this small wait for each other
     if readme in wanted:
