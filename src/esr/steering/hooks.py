@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -43,35 +43,27 @@ def hooked(layer: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> Iter
         handle.remove()
 
 
-@contextmanager
-def steered(subject: Subject, plans: Mapping[int, LayerPlan], positions: Tensor, valid: Tensor) -> Iterator[None]:
+def steered(
+    subject: Subject, plans: Mapping[int, LayerPlan], positions: Tensor, valid: Tensor
+) -> AbstractContextManager[None]:
     """Apply the plans for one forward pass; ``positions`` and ``valid`` as for ``LayerPlan.apply``."""
+    return _changed(subject, plans, lambda plan, h: plan.apply(h, positions.to(h.device), valid.to(h.device)))
 
-    def hook(plan: LayerPlan) -> Callable[[nn.Module, Any, Any], Any]:
-        def steer(_module: nn.Module, _args: Any, output: Any) -> Any:
-            h = residual_of(output)
-            changed = plan.apply(h, positions.to(h.device), valid.to(h.device))
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        return steer
-
-    handles = []
-    try:
-        for layer, plan in plans.items():
-            handles.append(subject.layers[layer].register_forward_hook(hook(plan)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def stepping(subject: Subject, plans: Mapping[int, LayerPlan]) -> AbstractContextManager[None]:
+    """Apply the plans for one decoding step, for which they have been prepared."""
+    return _changed(subject, plans, lambda plan, h: plan.step(h))
 
 
 @contextmanager
-def stepping(subject: Subject, plans: Mapping[int, LayerPlan]) -> Iterator[None]:
-    """Apply the plans for one decoding step, for which they have been prepared."""
+def _changed(
+    subject: Subject, plans: Mapping[int, LayerPlan], change: Callable[[LayerPlan, Tensor], Tensor]
+) -> Iterator[None]:
+    """Put what ``change`` gives in place of the residual stream at every layer that has a plan."""
 
     def hook(plan: LayerPlan) -> Callable[[nn.Module, Any, Any], Any]:
         def steer(_module: nn.Module, _args: Any, output: Any) -> Any:
-            changed = plan.step(residual_of(output))
+            changed = change(plan, residual_of(output))
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return steer
