@@ -4,7 +4,8 @@
 
 For both backends, run it in the environment that `make test-vllm` makes. 64 requests in flight, each with an add of
 its own, or an add and a clamp; no two share a direction. ``equal``: 64 answers of 128 tokens. ``ending``: 192 answers
-of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns; medians are compared.
+of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns, one thread each; a
+ratio is the median of those within a round.
 On the organism a clamp encodes its whole dictionary (TopK), which is an eighth of the model; 25m has a ReLU SAE.
 """
 
@@ -86,15 +87,20 @@ def tokens_per_second(engine: Engine, job: Sequence[Request]) -> float:
     return generated / (clock() - began)
 
 
-def in_turns(sides: dict[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
-    """Median of each side's results."""
+def in_turns(sides: dict[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
+    """Each side's results, round by round."""
     results: dict[Name, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()  # not counted: caches and allocators
     for _ in range(rounds):
         for name, side in sides.items():
             results[name].append(side())
-    return {name: statistics.median(values) for name, values in results.items()}
+    return results
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median over the rounds."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def compare(spec: SubjectSpec, backends: Sequence[str], kind: str, rounds: int) -> None:
@@ -103,19 +109,23 @@ def compare(spec: SubjectSpec, backends: Sequence[str], kind: str, rounds: int) 
     for backend in backends:
         settings = EngineSettings.model_validate({"backend": backend, "batch_size": BATCH})
         subject = load_for(spec, settings)
+        torch.set_num_threads(1)  # loading may have chosen more, which would count twice in CPU time
         engines[backend] = make_engine(subject if kind == "ending" else replace(subject, end_ids=frozenset()), settings)
     jobs = {steering: requests(subject, kind, steering) for steering in STEERING}
     names = [(backend, steering) for backend in backends for steering in STEERING]
     found = in_turns({(b, s): partial(tokens_per_second, engines[b], jobs[s]) for b, s in names}, rounds)
     for backend in backends:
         for steering in STEERING[1:]:
-            print(f"  {found[backend, steering] / found[backend, 'none']:5.2f}  {backend}: {steering} / none")
+            print(f"  {ratio(found[backend, steering], found[backend, 'none']):5.2f}  {backend}: {steering} / none")
     for steering in STEERING if len(backends) == 2 else ():
         hf, vllm = ({r.id: r.token_ids for r in engines[b].generate(jobs[steering])} for b in ("hf", "vllm"))
         same, tokens = sum(hf[id] == vllm[id] for id in hf), statistics.mean(map(len, hf.values()))
-        ratio = found["vllm", steering] / found["hf", steering]
-        print(f"  {ratio:5.2f}  vllm / hf: {steering}; {same} of {len(hf)} answers identical, {tokens:.0f} tokens each")
-    print("         tokens/s: " + ", ".join(f"{b} {s} {rate:,.0f}" for (b, s), rate in found.items()), flush=True)
+        over = ratio(found["vllm", steering], found["hf", steering])
+        print(f"  {over:5.2f}  vllm / hf: {steering}; {same} of {len(hf)} answers identical, {tokens:.0f} tokens each")
+    print(
+        "         tokens/s: " + ", ".join(f"{b} {s} {statistics.median(r):,.0f}" for (b, s), r in found.items()),
+        flush=True,
+    )
     for engine in engines.values():
         if hasattr(engine, "close"):
             engine.close()

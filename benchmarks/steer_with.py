@@ -6,12 +6,13 @@ Runs in the tool's own environment, so it imports torch, transformers and that t
 ``job.json`` ({layer, prompts, new_tokens}) and ``vectors.npy`` ([directions, d_model], the boost included); every
 prompt has the same number of tokens. For each line on stdin, ``single N`` (the first N directions, one after another,
 all prompts in one batch: how these tools are used) or ``batch N`` (the same in one hand-written batch), prints
-{"seconds", "answers"} as JSON. Seconds are those of this process's CPU time; answers are lists of token ids.
+{"seconds", "answers"} as JSON: seconds of CPU time with one thread (OMP_NUM_THREADS), else of the clock; lists of ids.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -131,7 +132,9 @@ TOOLS = {"hooks": hooks, "saelens": saelens, "nnsight": nnsight, "repeng": repen
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     folder = Path(sys.argv[2])
     job = json.loads((folder / "job.json").read_text())
     vectors = torch.from_numpy(np.load(folder / "vectors.npy"))
@@ -143,14 +146,14 @@ def main() -> None:
     for line in sys.stdin:
         mode, count = line.split()
         chosen = vectors[: int(count)]
-        began = time.process_time()
+        began = clock()
         try:
             with torch.no_grad():
                 if mode == "single":
                     new = torch.cat([run(prompts, vector) for vector in chosen])
                 else:
                     new = run(prompts.repeat(len(chosen), 1), chosen.repeat_interleave(len(prompts), 0))
-            result = {"seconds": time.process_time() - began, "answers": new.tolist()}
+            result = {"seconds": clock() - began, "answers": new.tolist()}
         except Exception as error:
             result = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         print(json.dumps(result), file=out, flush=True)

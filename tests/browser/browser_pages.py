@@ -15,7 +15,8 @@ def keys_in_list(page: Page) -> list[str]:
 
 
 def count(page: Page) -> int:
-    """How many trials the list says it has."""
+    """How many trials the list says it has, once it has read the texts it was asked to search."""
+    page.wait_for_function("() => /^[0-9]/.test(document.querySelector('.v-count').textContent)")
     return int(page.inner_text(".v-count").split()[0].replace(",", ""))
 
 

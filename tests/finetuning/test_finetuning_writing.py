@@ -32,7 +32,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(server: WriterServer, prompts: list[str], count: int, path: Path, seed: int = 0) -> Written:
-    settings = JudgeSettings(name="openai-api/writer/model", base_url=server.url, max_tries=2, timeout=1)
+    settings = JudgeSettings(name="openai-api/writer/model", base_url=server.url, max_tries=2, timeout=4)
     return write_with_model(settings, prompts, SUBJECTS, count, seed, path, Silent())
 
 

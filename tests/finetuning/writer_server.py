@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, {"error": {"message": "response_format is not supported", "code": None}})
             return
         if outcome == "stall":
-            time.sleep(3)
+            time.sleep(12)
         made: dict[str, Any] = form(prompt, subject)
         words = {
             "fenced": f"Here it is:\n```json\n{json.dumps(made)}\n```",

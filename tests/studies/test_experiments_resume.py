@@ -21,7 +21,7 @@ def _readings(folder: Path) -> list[tuple[str, str, bytes]]:
         connection.close()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_anywhere_every_table_is_the_same(kills: int, organism_study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     make_organism_study(folder, ["all"])
