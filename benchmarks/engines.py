@@ -1,11 +1,11 @@
 """Throughput of the engines: steered over unsteered, and vLLM over Hugging Face, on this machine.
 
-    python benchmarks/engines.py [--backends hf vllm] [--sizes organism 25m] [--kinds equal ending] [--rounds 5]
+    python benchmarks/engines.py [--backends hf vllm] [--sizes organism 25m] [--kinds equal ending] [--rounds 9]
 
 For both backends, run it in the environment that `make test-vllm` makes. 64 requests in flight, each with an add of
 its own, or an add and a clamp; no two share a direction. ``equal``: 64 answers of 128 tokens. ``ending``: 192 answers
-of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns, one thread each; a
-ratio is the median of those within a round.
+of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns, there and back
+again, one thread each; a ratio is the median over the rounds, and unsteered over itself shows what the machine adds.
 On the organism a clamp encodes its whole dictionary (TopK), which is an eighth of the model; 25m has a ReLU SAE.
 """
 
@@ -37,8 +37,7 @@ from esr.subjects.spec import SaeSpec, SubjectSpec, packaged_folder
 
 BATCH = 64
 STEERING = ("none", "add", "add, clamp")
-Name = tuple[str, str]
-"""(backend, steering)."""
+AGAIN = "none again"
 
 
 def random_llama(folder: Path) -> SubjectSpec:
@@ -87,20 +86,20 @@ def tokens_per_second(engine: Engine, job: Sequence[Request]) -> float:
     return generated / (clock() - began)
 
 
-def in_turns(sides: dict[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
-    """Each side's results, round by round."""
-    results: dict[Name, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
+def in_turns(sides: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+    """Each side's results, round by round; every other round goes through the sides backwards."""
+    results: list[list[float]] = [[] for _ in sides]
+    for side in sides:
         side()  # not counted: caches and allocators
-    for _ in range(rounds):
-        for name, side in sides.items():
-            results[name].append(side())
+    for number in range(rounds):
+        for at in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):
+            results[at].append(sides[at]())
     return results
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    """Median over the rounds."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+def ratio(one: Sequence[float], *others: Sequence[float]) -> float:
+    """One side over the mean of the others in its round, median over the rounds."""
+    return statistics.median(rate / statistics.mean(other) for rate, *other in zip(one, *others, strict=True))
 
 
 def compare(spec: SubjectSpec, backends: Sequence[str], kind: str, rounds: int) -> None:
@@ -109,23 +108,24 @@ def compare(spec: SubjectSpec, backends: Sequence[str], kind: str, rounds: int) 
     for backend in backends:
         settings = EngineSettings.model_validate({"backend": backend, "batch_size": BATCH})
         subject = load_for(spec, settings)
-        torch.set_num_threads(1)  # loading may have chosen more, which would count twice in CPU time
         engines[backend] = make_engine(subject if kind == "ending" else replace(subject, end_ids=frozenset()), settings)
+    torch.set_num_threads(1)  # loading may have chosen more, which would count twice in CPU time
     jobs = {steering: requests(subject, kind, steering) for steering in STEERING}
-    names = [(backend, steering) for backend in backends for steering in STEERING]
-    found = in_turns({(b, s): partial(tokens_per_second, engines[b], jobs[s]) for b, s in names}, rounds)
+    names = [(b, s) for b in backends for s in (*STEERING, AGAIN)]
+    sides = [partial(tokens_per_second, engines[b], jobs["none" if s == AGAIN else s]) for b, s in names]
+    found = dict(zip(names, in_turns(sides, rounds), strict=True))
     for backend in backends:
+        none = found[backend, "none"], found[backend, AGAIN]
         for steering in STEERING[1:]:
-            print(f"  {ratio(found[backend, steering], found[backend, 'none']):5.2f}  {backend}: {steering} / none")
+            print(f"  {ratio(found[backend, steering], *none):5.2f}  {backend}: {steering} / none")
+        print(f"  {ratio(*none):5.2f}  {backend}: none / none")
     for steering in STEERING if len(backends) == 2 else ():
         hf, vllm = ({r.id: r.token_ids for r in engines[b].generate(jobs[steering])} for b in ("hf", "vllm"))
         same, tokens = sum(hf[id] == vllm[id] for id in hf), statistics.mean(map(len, hf.values()))
         over = ratio(found["vllm", steering], found["hf", steering])
         print(f"  {over:5.2f}  vllm / hf: {steering}; {same} of {len(hf)} answers identical, {tokens:.0f} tokens each")
-    print(
-        "         tokens/s: " + ", ".join(f"{b} {s} {statistics.median(r):,.0f}" for (b, s), r in found.items()),
-        flush=True,
-    )
+    rates = (f"{b} {s} {statistics.median(found[b, s]):,.0f}" for b in backends for s in STEERING)
+    print("         tokens/s: " + ", ".join(rates), flush=True)
     for engine in engines.values():
         if hasattr(engine, "close"):
             engine.close()
@@ -136,9 +136,9 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["hf", "vllm"], choices=["hf", "vllm"])
     parser.add_argument("--sizes", nargs="+", default=["organism", "25m"], choices=["organism", "25m"])
     parser.add_argument("--kinds", nargs="+", default=["equal", "ending"], choices=["equal", "ending"])
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side (default 5)")
+    parser.add_argument("--rounds", type=int, default=9, help="timed runs of each side (default 9)")
     options = parser.parse_args()
-    print(f"batch {BATCH}, {torch.get_num_threads()} threads of torch, float32")
+    print(f"batch {BATCH}, one thread, float32")
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             spec = published_subject("organism").spec if size == "organism" else random_llama(Path(folder))

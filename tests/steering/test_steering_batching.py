@@ -144,6 +144,33 @@ def test_activations_of_clamped_latents_are_saelens_own(tiny_subject: Any, sae: 
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+def test_top_k_encodes_only_where_a_clamped_latent_may_be_active(
+    tiny_subject: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = tiny_subject("llama", "topk").reader
+    rng = torch.Generator().manual_seed(1)
+    h = 2 * torch.randn(100, 2, 64, generator=rng)
+    every = reader.encode(h)
+    positive = (reader.pre_activations(reader.prepared(h), slice(None)) > 0).float().mean((0, 1))
+    rare = ((positive - 0.2).abs()).argsort()[:20]  # above 0 at about a fifth of the positions
+    latents = rare[torch.randint(20, (100, 1), generator=rng)]
+    encoded, among = [], ClampedLatents._among_top_k
+
+    def counted(self: ClampedLatents, x: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(x))
+        return among(self, x, own)
+
+    monkeypatch.setattr(ClampedLatents, "_among_top_k", counted)
+    clamped = ClampedLatents(reader, latents)
+    found = clamped.activations(h)
+    expected = every.gather(-1, latents.unsqueeze(1).expand(-1, 2, -1))
+    assert (expected > 0).any()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert 0 < sum(encoded) < 100
+    for rows in (torch.arange(20), torch.arange(7, 61), torch.flip(torch.arange(100), (0,))):
+        assert torch.equal(clamped.of(rows).activations(h[rows]), found[rows])  # whatever the neighbours
+
+
 @pytest.mark.parametrize("kept", [[0, 1, 2, 3], [1, 3, 4, 6, 7], [7], [5, 6, 7]])
 def test_a_cohort_keeps_the_right_rows(kept: list[int]) -> None:
     cohort = Cohort([0, 1, 2, 3, 0, 1, 2, 3], 4, 4)

@@ -17,7 +17,7 @@ from esr.subjects.latents import LatentReader
 
 _MOST_NUMBERS = 2**24
 """Most numbers of the gathered weights (rows x tokens x latents x width) held at once: 64 MiB in float32."""
-_MIN_CHUNK = 32  # positions encoded at once, at least: halved it is still what BLAS needs to treat every row alike
+_MIN_ROWS = 16  # positions encoded at once, at least: fewer, and BLAS changes the last bits
 _FEW = 10  # up to as many latents are compared with the dictionary one by one, which is cheaper than sorting
 
 
@@ -104,18 +104,37 @@ class ClampedLatents:
         return [slice(at, min(rows, at + each)) for at in range(0, rows, each)]
 
     def _of_top_k(self, x: Tensor) -> Tensor:
-        """A latent counts if fewer than k pre-activations are larger: all are needed, sorting them is not."""
+        """The latents among the k largest of the whole dictionary, 0 elsewhere. One below 0 is 0 whatever the others
+        are, so on the CPU only the other positions are encoded; on a GPU, finding out which costs more than encoding.
+        """
+        flat = x.flatten(0, 1)
+        own = self.latents.unsqueeze(1).expand(-1, x.shape[1], -1).flatten(0, 1)
+        shape = *x.shape[:2], own.shape[1]
+        if x.device.type != "cpu":
+            return self._among_top_k(flat, own).view(shape)
+        possible = self._products(x) + _wide(self._sae.b_enc[self.latents]).unsqueeze(1) > 0
+        needed = possible.any(-1).flatten().nonzero().squeeze(1)
+        if 2 * max(len(needed), _MIN_ROWS) > len(flat):
+            return self._among_top_k(flat, own).view(shape)
+        out = flat.new_zeros(own.shape)
+        if len(needed):
+            filled = torch.cat([needed, needed[:1].expand(max(0, _MIN_ROWS - len(needed)))])
+            out[needed] = self._among_top_k(flat[filled], own[filled])[: len(needed)]
+        return out.view(shape)
+
+    def _among_top_k(self, x: Tensor, latents: Tensor) -> Tensor:
+        """Activations of each position's own latents, both [N, c]; x: [N, d_model]. A latent counts if fewer than k
+        pre-activations are larger: all are needed, sorting them is not."""
         sae: Any = self._sae
-        tokens = x.shape[1]
-        each = max(-(-_MIN_CHUNK // tokens), _MOST_NUMBERS // (tokens * sae.cfg.d_sae))
         parts = []
-        for part, latents in zip(*(t.tensor_split(-(-len(x) // each)) for t in (x, self.latents)), strict=True):
+        each = max(2 * _MIN_ROWS, _MOST_NUMBERS // sae.cfg.d_sae)  # half a chunk has rows enough
+        for part, wanted in zip(*(t.tensor_split(-(-len(x) // each)) for t in (x, latents)), strict=True):
             pre = self._reader.pre_activations(part, slice(None))
-            own = pre.gather(-1, latents.unsqueeze(1).expand(-1, tokens, -1))
+            own = pre.gather(-1, wanted)
             if own.shape[-1] <= _FEW:
                 # written out as float32, which is several times as fast as summing booleans and exact below 2**24
                 buffer = torch.empty(pre.shape, dtype=torch.float32, device=pre.device)
-                larger = [torch.gt(pre, own[..., j : j + 1], out=buffer).sum(-1) for j in range(own.shape[-1])]
+                larger = [torch.gt(pre, own[:, j : j + 1], out=buffer).sum(-1) for j in range(own.shape[-1])]
                 among = torch.stack(larger, -1) < sae.cfg.k
             else:
                 among = own >= torch.topk(pre, sae.cfg.k, sorted=False).values.amin(-1, keepdim=True)
