@@ -6,6 +6,7 @@ For both backends, run it in the environment that `make test-vllm` makes. 64 req
 its own, or an add and a clamp; no two share a direction. ``equal``: 64 answers of 128 tokens. ``ending``: 192 answers
 of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns, there and back
 again, one thread each; a ratio is the median over the rounds, and unsteered over itself shows what the machine adds.
+For hf the steering's own share of the time is measured besides, call by call: what the ratio cannot resolve.
 On the organism a clamp encodes its whole dictionary (TopK), which is an eighth of the model; 25m has a ReLU SAE.
 """
 
@@ -17,9 +18,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the same process, the same threads, for both
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -27,9 +31,11 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 import numpy as np
 import torch
 
+from esr.steering import batch
 from esr.steering.engine import Engine, Request, Sampling
 from esr.steering.interventions import Add, Clamp, Direction
 from esr.steering.make import load_for, make_engine
+from esr.steering.plan import LayerPlan
 from esr.steering.settings import EngineSettings
 from esr.subjects.loading import Subject
 from esr.subjects.published import published_subject
@@ -86,6 +92,30 @@ def tokens_per_second(engine: Engine, job: Sequence[Request]) -> float:
     return generated / (clock() - began)
 
 
+def own_share(engine: Engine, job: Sequence[Request]) -> float:
+    """Share of the seconds that the hf engine spends in steering itself: laying out, adding, clamping, counting."""
+    spent = 0.0
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal spent
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent += time.perf_counter() - began
+
+        return call
+
+    with ExitStack() as patches:
+        for owner, name in ((batch, "plans_for"), *((LayerPlan, n) for n in ("prepare", "apply", "step", "commit"))):
+            patches.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        began = time.perf_counter()
+        for _ in engine.generate(job):
+            pass
+        return spent / (time.perf_counter() - began)
+
+
 def in_turns(sides: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
     """Each side's results, round by round; every other round goes through the sides backwards."""
     results: list[list[float]] = [[] for _ in sides]
@@ -117,7 +147,8 @@ def compare(spec: SubjectSpec, backends: Sequence[str], kind: str, rounds: int) 
     for backend in backends:
         none = found[backend, "none"], found[backend, AGAIN]
         for steering in STEERING[1:]:
-            print(f"  {ratio(found[backend, steering], *none):5.2f}  {backend}: {steering} / none")
+            own = f"; steering's own share {own_share(engines[backend], jobs[steering]):.1%}" if backend == "hf" else ""
+            print(f"  {ratio(found[backend, steering], *none):5.2f}  {backend}: {steering} / none{own}")
         print(f"  {ratio(*none):5.2f}  {backend}: none / none")
     for steering in STEERING if len(backends) == 2 else ():
         hf, vllm = ({r.id: r.token_ids for r in engines[b].generate(jobs[steering])} for b in ("hf", "vllm"))
