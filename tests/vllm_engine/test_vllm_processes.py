@@ -108,8 +108,12 @@ def await_word(process: subprocess.Popen[str], word: str) -> str:
 
 def engines_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """vLLM's processes, which run its code: not the helper that multiprocessing starts to track resources."""
-    every = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in every if "resource_tracker" not in " ".join(p.cmdline())]
+    engines = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # ended since, or a zombie
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                engines.append(child)
+    return engines
 
 
 def assert_gone(processes: list[psutil.Process], within: float = 60) -> None:
