@@ -7,7 +7,7 @@ its own, or an add and a clamp; no two share a direction. ``equal``: 64 answers 
 of at most 128 tokens to prompts of 8 to 64, most ended earlier by an end token. Sides take turns, there and back
 again, one thread each; a ratio is the median over the rounds, and unsteered over itself shows what the machine adds.
 For hf the steering's own share of the time is measured besides, call by call: what the ratio cannot resolve.
-On the organism a clamp encodes its whole dictionary (TopK), which is an eighth of the model; 25m has a ReLU SAE.
+On the organism a clamp encodes its whole dictionary (TopK) where its latent may be active; 25m has a ReLU SAE.
 """
 
 from __future__ import annotations

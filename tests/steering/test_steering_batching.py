@@ -17,7 +17,6 @@ from steering_requests import GREEDY, LAYER, direction, mixed_requests
 from tiny_models import SAE_ARCHITECTURES
 
 from esr.errors import UserError
-from esr.steering.batch import MIN_ROWS
 from esr.steering.clamping import ClampedLatents
 from esr.steering.cohorts import Cohort
 from esr.steering.engine import Request, Sampling
@@ -25,6 +24,7 @@ from esr.steering.hf import HFEngine
 from esr.steering.interventions import Add, Clamp
 from esr.steering.memory import bytes_per_row, fitting_rows
 from esr.steering.plan import LayerPlan
+from esr.steering.rows import MIN_ROWS
 
 
 def tokens(engine: HFEngine, requests: list[Request]) -> dict[str, tuple[int, ...]]:

@@ -22,10 +22,10 @@ from esr.steering.cohorts import Attention, Cohort, CohortCache
 from esr.steering.engine import Request, Response, Sampling
 from esr.steering.hooks import broken, plans_for, steered, stepping
 from esr.steering.plan import LayerPlan
+from esr.steering.rows import MIN_ROWS
 from esr.steering.sampling import Sampler
 from esr.subjects.loading import Subject
 
-MIN_ROWS = 16  # below this, BLAS switches kernels with the number of rows and the last bits of the logits change
 PAD_TO = 16  # prompts are left-padded to a multiple of this many tokens
 
 Forward = Callable[[Tensor, Tensor, CohortCache, AbstractContextManager[None]], Tensor]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esr.steering.rows import MIN_ROWS
 from esr.subjects.latents import LatentReader
 
 _MOST_NUMBERS = 2**24
 """Most numbers of the gathered weights (rows x tokens x latents x width) held at once: 64 MiB in float32."""
-_MIN_ROWS = 16  # positions encoded at once, at least: fewer, and BLAS changes the last bits
 _FEW = 10  # up to as many latents are compared with the dictionary one by one, which is cheaper than sorting
 
 
@@ -114,11 +114,11 @@ class ClampedLatents:
             return self._among_top_k(flat, own).view(shape)
         possible = self._products(x) + _wide(self._sae.b_enc[self.latents]).unsqueeze(1) > 0
         needed = possible.any(-1).flatten().nonzero().squeeze(1)
-        if 2 * max(len(needed), _MIN_ROWS) > len(flat):
+        if 2 * max(len(needed), MIN_ROWS) > len(flat):
             return self._among_top_k(flat, own).view(shape)
         out = flat.new_zeros(own.shape)
         if len(needed):
-            filled = torch.cat([needed, needed[:1].expand(max(0, _MIN_ROWS - len(needed)))])
+            filled = torch.cat([needed, needed[:1].expand(max(0, MIN_ROWS - len(needed)))])
             out[needed] = self._among_top_k(flat[filled], own[filled])[: len(needed)]
         return out.view(shape)
 
@@ -127,7 +127,7 @@ class ClampedLatents:
         pre-activations are larger: all are needed, sorting them is not."""
         sae: Any = self._sae
         parts = []
-        each = max(2 * _MIN_ROWS, _MOST_NUMBERS // sae.cfg.d_sae)  # half a chunk has rows enough
+        each = max(2 * MIN_ROWS, _MOST_NUMBERS // sae.cfg.d_sae)  # half a chunk has rows enough
         for part, wanted in zip(*(t.tensor_split(-(-len(x) // each)) for t in (x, latents)), strict=True):
             pre = self._reader.pre_activations(part, slice(None))
             own = pre.gather(-1, wanted)

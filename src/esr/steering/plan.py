@@ -20,13 +20,13 @@ from torch import Tensor
 from esr.steering.clamping import ClampedLatents
 from esr.steering.engine import Request
 from esr.steering.interventions import Add, Clamp, Direction, Schedule
+from esr.steering.rows import MIN_ROWS
 from esr.subjects.latents import LatentReader
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 _FAR = 2**40  # beyond any position: an open end of a schedule
-_MIN_ROWS = 16  # rows picked out of a batch are filled up to this many: fewer, and BLAS changes the last bits
 
 
 def _bounds(schedule: Schedule) -> tuple[int, int]:
@@ -266,9 +266,9 @@ class LayerPlan:
         picked = np.flatnonzero(clamped.any(1))
         if not picked.size:
             return _Step(adds, None, None, None, 0, counts)
-        if 2 * max(picked.size, _MIN_ROWS) > len(positions):
+        if 2 * max(picked.size, MIN_ROWS) > len(positions):
             return _Step(adds, self._clamps, self._there(clamped).unsqueeze(1), None, 0, counts)
-        filled = np.concatenate([picked, np.repeat(picked[:1], max(0, _MIN_ROWS - picked.size))])
+        filled = np.concatenate([picked, np.repeat(picked[:1], max(0, MIN_ROWS - picked.size))])
         clamps = self._clamps.of(torch.from_numpy(filled))
         now = self._there(clamped[filled]).unsqueeze(1)
         return _Step(adds, clamps, now, self._there(filled), picked.size, counts)
