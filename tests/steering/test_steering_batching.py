@@ -18,7 +18,7 @@ from tiny_models import SAE_ARCHITECTURES
 
 from esr.errors import UserError
 from esr.steering.clamping import ClampedLatents
-from esr.steering.cohorts import Cohort
+from esr.steering.cohorts import Cohort, _one_token
 from esr.steering.engine import Request, Sampling
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Add, Clamp
@@ -177,7 +177,9 @@ def test_a_cohort_keeps_the_right_rows(kept: list[int]) -> None:
     keys, values = torch.rand(8, 2, 4, 3), torch.rand(8, 2, 4, 3)
     cohort.extend(0, keys, values)
     cohort.filled = 4
-    before, _ = cohort.mask(1, None, torch.device("cpu"), torch.float32)
+    before, columns = cohort.mask(1, None, torch.device("cpu"), torch.float32)
+    assert columns == slice(0, 16)
+    assert (before[..., 5:] == -torch.inf).all()
     order = cohort.keep(kept)
     assert sorted(order) == kept
     assert len(kept) <= cohort.allocated <= 2 * len(kept)
@@ -185,8 +187,39 @@ def test_a_cohort_keeps_the_right_rows(kept: list[int]) -> None:
     assert torch.equal(after, before[order])
     new = torch.rand(len(kept), 2, 1, 3)
     now_keys, now_values = cohort.extend(0, new, new)
-    assert torch.equal(now_keys, torch.cat([keys[order], new], 2))
-    assert torch.equal(now_values, torch.cat([values[order], new], 2))
+    rest = torch.zeros(len(kept), 2, 11, 3)
+    assert torch.equal(now_keys, torch.cat([keys[order], new, rest], 2))
+    assert torch.equal(now_values, torch.cat([values[order], new, rest], 2))
+
+
+@pytest.mark.parametrize(("heads", "group", "width"), [(4, 1, 32), (1, 4, 32), (2, 3, 80), (3, 1, 16)])
+@pytest.mark.parametrize("filled", [16, 31, 40, 95])
+def test_attention_of_one_token_is_pytorchs_and_no_bit_depends_on_the_other_rows(
+    heads: int, group: int, width: int, filled: int
+) -> None:
+    rows = 19
+    keys, values = torch.randn(rows, heads, filled + 1, width), torch.randn(rows, heads, filled + 1, width)
+    query, padding = torch.randn(rows, heads * group, 1, width), [row % 7 for row in range(rows)]
+
+    def attend(chosen: slice, window: int | None) -> torch.Tensor:
+        cohort = Cohort(padding[chosen], filled, 40)
+        cohort.extend(0, keys[chosen, :, :filled], values[chosen, :, :filled])
+        cohort.filled = filled
+        every = cohort.extend(0, keys[chosen, :, filled:], values[chosen, :, filled:])
+        mask, columns = cohort.mask(1, window, query.device, query.dtype)
+        return _one_token(None, query[chosen], *(kept[:, :, columns] for kept in every), mask)[0]
+
+    for window in (None, 9):
+        column = torch.arange(filled + 1)
+        seen = column >= torch.tensor(padding).unsqueeze(1)
+        seen &= column > filled - (window or filled + 1)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            query.double(), keys.double(), values.double(), seen[:, None, None], enable_gqa=True
+        ).transpose(1, 2)
+        together = attend(slice(None), window)
+        torch.testing.assert_close(together.double(), expected, atol=1e-5, rtol=1e-5)
+        for chosen in (slice(0, 1), slice(18, 19), slice(3, 5), slice(1, 17)):
+            assert torch.equal(attend(chosen, window), together[chosen])
 
 
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3"])

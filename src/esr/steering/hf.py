@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from esr.errors import UserError
 from esr.steering.batch import Batch, padded_length
@@ -25,6 +25,7 @@ from esr.steering.memory import fitting_rows
 from esr.steering.reading import TextReader
 from esr.steering.stopping import stop
 from esr.subjects.latents import Activity
+from esr.subjects.linear import use_linear
 from esr.subjects.loading import Subject
 
 _MOST_TOKENS = 16384  # of one forward pass over prompts, padding included
@@ -47,7 +48,7 @@ class HFEngine:
         pad = subject.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
         self._texts = TextReader(subject)
-        _lay_out_weights(subject)
+        use_linear(subject.model)
 
     # ---- generating
 
@@ -176,18 +177,6 @@ class _Waiting:
         if not rest:
             del self._groups[length]
         return taken
-
-
-def _lay_out_weights(subject: Subject) -> None:
-    """On the CPU, lay a linear layer's weights out input by input: the same numbers, but BLAS multiplies batches of
-    tens of rows 1.1 to 1.6 times as fast (``docs/log.md``). Weights that are the embedding's too stay: it reads rows.
-    """
-    embedding = subject.model.get_input_embeddings().weight.data_ptr()
-    for module in subject.model.modules():
-        if isinstance(module, nn.Linear) and module.weight.data_ptr() != embedding:
-            weight = module.weight
-            if weight.device.type == "cpu" and weight.dtype == torch.float32:
-                weight.data = weight.data.t().contiguous().t()
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esr.errors import UserError
+from esr.subjects.linear import linear
 
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
 """At inference. SAELens turns the BatchTopK kinds into JumpReLU with the threshold learned in training."""
@@ -176,7 +177,7 @@ class LatentReader:
         """What the activation function (for gated SAEs: the gate) is applied to, [..., k], of ``prepared`` vectors."""
         sae = self.sae
         bias = sae.b_gate if self.architecture == "gated" else sae.b_enc
-        pre: Tensor = x @ sae.W_enc[:, latents] + bias[latents]
+        pre: Tensor = linear(x, sae.W_enc[:, latents].T) + bias[latents]
         if self.architecture == "topk" and sae.cfg.rescale_acts_by_decoder_norm:
             pre = pre * self._decoder_norms()[latents]
         return pre
