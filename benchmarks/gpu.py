@@ -7,7 +7,9 @@ Needs torch, transformers, numpy and pydantic, and this repository's ``src`` on 
 For batches of 1 to 256, every row with interventions of its own: tokens per second unsteered, with an add, and with an
 add and a clamp, the ratios, and how much of the memory bandwidth (measured first, by a copy) a decoding step uses:
 (weights + keys and values it has to read) / time / bandwidth. Time is that of decoding, measured by the difference
-between a long and a short answer, so that the prompts' share drops out.
+between a long and a short answer, so that the prompts' share drops out. On a GPU each batch is measured twice: by
+ordinary steps, and by recorded ones (``cuda_graphs`` in ``[engine]``; what recording costs included), with how many
+answers are the same, of which bf16 makes no promise.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from esr.errors import UserError
 from esr.steering.engine import Request, Sampling
+from esr.steering.graphs import cuda_graphs
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Add, Clamp, Direction, Intervention
 from esr.subjects.latents import LatentReader
@@ -129,6 +133,25 @@ def seconds(engine: HFEngine, job: list[Request]) -> float:
     return took
 
 
+def seconds_per_step(engine: HFEngine, subject: Subject, size: Size, batch: int) -> dict[str, float]:
+    """Wall time of a decoding step by kind of request: medians of three rounds."""
+    jobs = {(kind, new): requests(subject, size, batch, kind, new) for kind in KINDS for new in (size.short, size.long)}
+    seconds(engine, jobs["add, clamp", size.short])  # kernels and allocator
+    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(3):
+        for kind in KINDS:
+            taken = seconds(engine, jobs[kind, size.long]) - seconds(engine, jobs[kind, size.short])
+            times[kind].append(max(taken, 1e-9) / (size.long - size.short))
+    return {kind: sorted(times[kind])[1] for kind in KINDS}
+
+
+def agreement(engines: list[HFEngine], subject: Subject, size: Size, batch: int) -> str:
+    """How many greedy answers of adds and clamps the engines have in common."""
+    job = requests(subject, size, batch, "add, clamp", size.long)
+    one, other = ({a.id: a.token_ids for a in engine.generate(job)} for engine in engines)
+    return f"; {sum(one[r.id] == other[r.id] for r in job)} of {batch} answers the same"
+
+
 def bandwidth(device: torch.device, gib: float) -> float:
     """Bytes per second of a large copy, reads and writes together."""
     source = torch.empty(int(gib * 2**30), dtype=torch.uint8, device=device)
@@ -169,27 +192,27 @@ def main() -> None:
     parameters = sum(p.numel() for p in subject.model.parameters())
     print(f"{name}, torch {torch.__version__}, {dtype}; {parameters / 1e9:.3g}B parameters, {size.latents} latents")
     print(f"a copy moves {limit / 1e9:,.0f} GB/s; {size.prompt} tokens of prompt, {size.long} new ones")
-    print(f"{'batch':>5} {'add/none':>9} {'add, clamp/none':>16} {'bandwidth used':>15}   tokens/s {', '.join(KINDS)}")
+    columns = f"{'batch':>5} {'steps':>8} {'add/none':>9} {'add, clamp/none':>16} {'bandwidth used':>15}"
+    print(f"{columns}   tokens/s {', '.join(KINDS)}")
     for batch in size.batches:
-        if time.perf_counter() - began > BUDGET:
-            print(f"{batch:5} not run: {BUDGET:.0f} s are over")
-            continue
-        engine = HFEngine(subject, batch)
-        jobs = {
-            (kind, new): requests(subject, size, batch, kind, new) for kind in KINDS for new in (size.short, size.long)
-        }
-        seconds(engine, jobs["add, clamp", size.short])  # kernels and allocator
-        times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for _ in range(3):
-            for kind in KINDS:
-                taken = seconds(engine, jobs[kind, size.long]) - seconds(engine, jobs[kind, size.short])
-                times[kind].append(max(taken, 1e-9) / (size.long - size.short))
-        step = {kind: sorted(times[kind])[1] for kind in KINDS}
-        none, add, clamp = (step[kind] for kind in KINDS)
-        used = bytes_per_step(subject, size, batch) / add / limit
-        rates = ", ".join(f"{batch / step[kind]:,.0f}" for kind in KINDS)
-        print(f"{batch:5} {none / add:9.2f} {none / clamp:16.2f} {used:14.0%}    {rates}", flush=True)
-        print(f"      ({time.perf_counter() - began:.0f} s so far)", flush=True)
+        engines = {"ordinary": HFEngine(subject, batch)}
+        if device.type == "cuda":
+            engines["recorded"] = HFEngine(subject, batch, cuda_graphs(subject))
+        for steps, engine in engines.items():
+            if time.perf_counter() - began > BUDGET:
+                print(f"{batch:5} {steps:>8} not run: {BUDGET:.0f} s are over")
+                continue
+            try:
+                step = seconds_per_step(engine, subject, size, batch)
+                same = agreement(list(engines.values()), subject, size, batch) if steps == "recorded" else ""
+            except (RuntimeError, UserError) as error:  # goes on unattended
+                print(f"{batch:5} {steps:>8} failed: {error}", flush=True)
+                continue
+            none, add, clamp = (step[kind] for kind in KINDS)
+            used = bytes_per_step(subject, size, batch) / add / limit
+            rates = ", ".join(f"{batch / step[kind]:,.0f}" for kind in KINDS)
+            print(f"{batch:5} {steps:>8} {none / add:9.2f} {none / clamp:16.2f} {used:14.0%}    {rates}{same}")
+            print(f"      ({time.perf_counter() - began:.0f} s so far)", flush=True)
 
 
 if __name__ == "__main__":

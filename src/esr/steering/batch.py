@@ -20,8 +20,9 @@ from torch import Tensor
 from esr.steering.checks import check_counts
 from esr.steering.cohorts import Attention, Cohort, CohortCache
 from esr.steering.engine import Request, Response, Sampling
+from esr.steering.graphs import GraphedSteps, Record
 from esr.steering.hooks import broken, plans_for, steered, stepping
-from esr.steering.plan import LayerPlan
+from esr.steering.plan import LayerPlan, serials
 from esr.steering.rows import MIN_ROWS
 from esr.steering.sampling import Sampler
 from esr.subjects.loading import Subject
@@ -53,7 +54,7 @@ class _Row:
 
 
 @dataclass
-class _Layout:
+class Layout:
     """What the decoding steps need of the rows in flight, filler last; unchanged until rows come or go."""
 
     plans: dict[int, LayerPlan]
@@ -68,6 +69,7 @@ class _Layout:
     """How many new tokens there are, [B, 1]."""
     alive: Tensor
     """[B, 1], 1 or 0: rows that have ended, and filler, stay where they are."""
+    serial: int = field(init=False, default_factory=lambda: next(serials))
 
     def advance(self, tokens: Tensor) -> None:
         """The step has been taken."""
@@ -78,11 +80,11 @@ class _Layout:
         self.places += self.alive
         self.steps += self.alive
 
-    def keep(self, rows: Sequence[int]) -> _Layout:
+    def keep(self, rows: Sequence[int]) -> Layout:
         """The same for these rows, all of them alive."""
         host = torch.tensor(list(rows))
         there = host.to(self.last.device)
-        return _Layout(
+        return Layout(
             {layer: plan.keep(host) for layer, plan in self.plans.items()},
             self.sampler.keep(host),
             self.positions[host.numpy()],
@@ -94,18 +96,20 @@ class _Layout:
 
 
 class Batch:
-    """See the module. ``forward`` runs the model; ``pad_id``: the token that filler and padding consist of."""
+    """See the module. ``forward`` runs the model; ``pad_id``: the token that filler and padding consist of; ``record``:
+    how decoding steps are captured as graphs, None: not at all."""
 
-    def __init__(self, subject: Subject, forward: Forward, pad_id: int) -> None:
+    def __init__(self, subject: Subject, forward: Forward, pad_id: int, record: Record | None = None) -> None:
         self._subject, self._forward, self._pad_id = subject, forward, pad_id
         self._device = subject.device
         self._attention = Attention(subject.model)
+        self._graphs = None if record is None else GraphedSteps(subject, self._attention, forward, record)
         self._vocabulary = int(self._attention.config.vocab_size)
         self._min_rows = MIN_ROWS if self._device.type == "cpu" else 1
         self._dead_share = 8 if self._device.type == "cpu" else 4  # taking rows out costs a copy; dead ones, their work
         self._cohorts: list[Cohort] = []
         self._rows: list[_Row] = []  # cohort after cohort
-        self._layout: _Layout | None = None
+        self._layout: Layout | None = None
 
     def __len__(self) -> int:
         return sum(row.live for row in self._rows)
@@ -158,10 +162,12 @@ class Batch:
         """One more token for every row; the responses that have ended. When it raises, nothing has changed."""
         layout = self._layout = self._layout or self._lay_out()
         active = {layer: plan for layer, plan in layout.plans.items() if plan.prepare(layout.positions)}
-        logits = self._run(layout.last.unsqueeze(1), layout.places, self._cohorts, stepping(self._subject, active))
+        logits = self._logits(layout, active)
         tokens = layout.sampler.draw(logits, layout.steps)
         sums = logits.float().sum(-1)  # finite unless some logit is not, or a sum of finite ones overflows
         drawn, totals = torch.stack([tokens.double(), sums.double()]).tolist()
+        if self._graphs is not None:
+            self._graphs.verify()
         if not np.isfinite(totals[: len(self._rows)]).all():
             self._check_finite(logits, layout.plans)
         for cohort in self._cohorts:
@@ -188,6 +194,15 @@ class Batch:
         self, ids: Tensor, places: Tensor, cohorts: Sequence[Cohort], hooks: AbstractContextManager[None]
     ) -> Tensor:
         return self._forward(ids, places, CohortCache(cohorts, self._attention), hooks)
+
+    def _logits(self, layout: Layout, active: Mapping[int, LayerPlan]) -> Tensor:
+        """Of the coming step, [B, vocabulary]; ``active``: the plans that change something in it."""
+
+        def ordinary() -> Tensor:
+            hooks = stepping(self._subject, active)
+            return self._run(layout.last.unsqueeze(1), layout.places, self._cohorts, hooks)
+
+        return ordinary() if self._graphs is None else self._graphs.logits(layout, self._cohorts, active, ordinary)
 
     def _take(self, rows: Sequence[_Row], tokens: Sequence[int], plans: Mapping[int, LayerPlan]) -> list[Response]:
         """Give every live row its token; the responses of the rows that have ended with it. ``plans``: those in use."""
@@ -257,7 +272,7 @@ class Batch:
                     row.changed[layer] = row.changed.get(layer, 0) + count
         self._layout = None
 
-    def _lay_out(self) -> _Layout:
+    def _lay_out(self) -> Layout:
         """The layout of the rows as they are now."""
         filler = self._filler(len(self._rows))
         requests = [*(row.request for row in self._rows), *filler]
@@ -268,7 +283,7 @@ class Batch:
         alive = [*(int(row.live) for row in self._rows), *(0 for _ in filler)]
         columns = torch.tensor([[n[-1] for n in new], places, steps, alive], device=self._device)
         last, *rest = columns.unbind(0)
-        return _Layout(
+        return Layout(
             plans_for(self._subject, requests),
             Sampler(requests, self._vocabulary, self._device, new),
             np.array(positions),

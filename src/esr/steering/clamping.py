@@ -110,7 +110,7 @@ class ClampedLatents:
         flat = x.flatten(0, 1)
         own = self.latents.unsqueeze(1).expand(-1, x.shape[1], -1).flatten(0, 1)
         shape = *x.shape[:2], own.shape[1]
-        if x.device.type != "cpu":
+        if not _looks_first(x.device):
             return self._among_top_k(flat, own).view(shape)
         possible = self._products(x) + _wide(self._sae.b_enc[self.latents]).unsqueeze(1) > 0
         needed = possible.any(-1).flatten().nonzero().squeeze(1)
@@ -140,6 +140,12 @@ class ClampedLatents:
                 among = own >= torch.topk(pre, sae.cfg.k, sorted=False).values.amin(-1, keepdim=True)
             parts.append(torch.where(among, own.relu(), 0))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _looks_first(device: torch.device) -> bool:
+    """Whether looking where a latent may be active, which waits for the device, is cheaper than encoding everywhere; a
+    recorded decoding step cannot wait."""
+    return device.type == "cpu"
 
 
 def _wide(weights: Tensor) -> Tensor:

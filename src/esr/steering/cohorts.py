@@ -45,7 +45,8 @@ class Cohort:
         """Columns that hold tokens; the engine raises it when a forward pass has gone through."""
         self.allocated = len(padding)
         """Rows that memory is held for: at most twice the rows."""
-        self._capacity = -(-(length + room) // _ALIGNED) * _ALIGNED
+        self._needed = length + room
+        self._capacity = -(-self._needed // _ALIGNED) * _ALIGNED
         self._padding = torch.tensor(padding)
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
@@ -89,25 +90,55 @@ class Cohort:
 
     def mask(self, new: int, window: int | None, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, slice]:
         """What is added to the attention scores, [b, 1, new, columns], and which columns these are."""
-        if (device, dtype) not in self._masks:
-            padded = torch.arange(self._capacity) < self._padding.unsqueeze(1)
-            mask = torch.zeros(padded.shape, dtype=dtype).masked_fill_(padded, -torch.inf)
-            self._masks[device, dtype] = mask[:, None, None].to(device)
-        end = min(self.filled + new, self._capacity)  # rows that have ended may be taken along further
-        mask = self._masks[device, dtype]
+        end = min(self.filled + new, self._needed)  # rows that have ended may be taken along further
+        mask = self._mask_of_padding(device, dtype)
         if new == 1:
             first = 0 if window is None else max(0, end - window)
             if device.type != "cpu":
                 return mask[..., first:end], slice(first, end)
             columns = slice(first // _ALIGNED * _ALIGNED, -(-end // _ALIGNED) * _ALIGNED)
             beside = torch.full((columns.stop - columns.start,), -torch.inf, dtype=dtype)
-            beside[first - columns.start : end - columns.start] = 0
+            beside[first - columns.start : end - columns.start].zero_()
             return mask[..., columns] + beside, columns
         row, column = torch.arange(self.filled, end).unsqueeze(1), torch.arange(end)
         hidden = column > row if window is None else (column > row) | (row - column >= window)
         whole = mask[..., :end] + torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
         # padding attends to itself, since a row of nothing but -inf has no softmax; nobody attends to it
         return whole.masked_fill_((column == row).to(device), 0), slice(0, end)
+
+    def _mask_of_padding(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """-inf on padding, [b, 1, 1, all columns]."""
+        if (device, dtype) not in self._masks:
+            padded = torch.arange(self._capacity) < self._padding.unsqueeze(1)
+            mask = torch.zeros(padded.shape, dtype=dtype).masked_fill_(padded, -torch.inf)
+            self._masks[device, dtype] = mask[:, None, None].to(device)
+        return self._masks[device, dtype]
+
+    # ---- the same for steps that are recorded: fixed columns, and a tensor that says which is the new one
+
+    @property
+    def left(self) -> int:
+        """Most steps after the coming one; the last token drawn takes no column."""
+        return self._needed - 2 - self.filled
+
+    def reach(self, ahead: int) -> int:
+        """The columns filled and up to so many more, those zeroed: NaN in memory nobody has written to would spread
+        through a mask."""
+        columns = min(self._needed, self.filled + ahead)
+        for held in (*self._keys.values(), *self._values.values()):
+            held[: len(self), :, self.filled : columns] = 0
+        return columns
+
+    def insert(self, layer: int, keys: Tensor, values: Tensor, at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        """As ``extend`` for one new column, the ``at``-th (long, [1]): a layer's first ``columns`` columns."""
+        stores = [store[layer][: len(self), :, :columns] for store in (self._keys, self._values)]
+        return stores[0].index_copy_(2, at, keys), stores[1].index_copy_(2, at, values)
+
+    def mask_at(self, at: Tensor, columns: int, window: int | None, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """As ``mask`` for the ``at``-th column (long, [1]), over the first ``columns`` columns: [b, 1, 1, columns]."""
+        column = torch.arange(columns, device=device)
+        hidden = column > at if window is None else (column > at) | (column <= at - window)
+        return self._mask_of_padding(device, dtype)[..., :columns].masked_fill(hidden, -torch.inf)
 
 
 def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
@@ -208,26 +239,34 @@ class CohortCache(Cache):  # type: ignore[misc]
         """Attention of every cohort over its own columns; [rows, new, heads, d_head]."""
         self._attended += 1
         window = kwargs["sliding_window"] if "sliding_window" in kwargs else self.attention.windows[self._layer]
-        function = self.attention.function(module)
-        if function is sdpa_attention_forward and _is_plain_step(query, kwargs):
-            function = _one_token
+        function = self._function(module, query, kwargs)
         outs, at = [], 0
-        for number, cohort in enumerate(self.cohorts):
+        for k, cohort in enumerate(self.cohorts):
             rows = slice(at, at + len(cohort))
             at = rows.stop
-            keys, values = cohort.extend(self._layer, key[rows], value[rows])
-            place = number, window, query.device
-            if place not in self._masks:
-                self._masks[place] = cohort.mask(query.shape[2], window, query.device, query.dtype)
-            mask, columns = self._masks[place]
-            if not cohort.filled:  # what is new is all there is, and lies in order
-                keys, values = key[rows], value[rows]
-            else:
-                keys, values = keys[:, :, columns], values[:, :, columns]
+            keys, values, mask = self._seen(k, query, key[rows], value[rows], window)
             outs.append(function(module, query[rows], keys, values, mask, **kwargs)[0])
         if at < len(query):
             outs.append(outs[0].new_zeros(len(query) - at, *outs[0].shape[1:]))
         return outs[0] if len(outs) == 1 else torch.cat(outs), None
+
+    def _function(self, module: Any, query: Tensor, kwargs: dict[str, Any]) -> Callable[..., tuple[Tensor, Any]]:
+        function = self.attention.function(module)
+        return _one_token if function is sdpa_attention_forward and _is_plain_step(query, kwargs) else function
+
+    def _seen(
+        self, k: int, query: Tensor, key: Tensor, value: Tensor, window: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and mask of the columns that the k-th cohort attends over, its new ones stored."""
+        cohort = self.cohorts[k]
+        keys, values = cohort.extend(self._layer, key, value)
+        at = k, window, query.device
+        if at not in self._masks:
+            self._masks[at] = cohort.mask(query.shape[2], window, query.device, query.dtype)
+        mask, columns = self._masks[at]
+        if not cohort.filled:  # what is new is all there is, and lies in order
+            return key, value, mask
+        return keys[:, :, columns], values[:, :, columns], mask
 
     def check(self) -> None:
         """Raises UserError if some layer's attention did not come this way, and so saw the last token only."""

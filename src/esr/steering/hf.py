@@ -20,6 +20,7 @@ from esr.steering.batch import Batch, padded_length
 from esr.steering.checks import check_ids, check_request
 from esr.steering.cohorts import Attention, CohortCache, attention_over
 from esr.steering.engine import Request, Response
+from esr.steering.graphs import Record
 from esr.steering.interventions import Intervention
 from esr.steering.memory import fitting_rows
 from esr.steering.reading import TextReader
@@ -36,15 +37,17 @@ class HFEngine:
     """See ``esr.steering.engine.Engine``.
 
     ``batch_size``: most requests in flight; None: as many as fit into the free memory. Halved when memory runs out.
+    ``record``: how decoding steps are captured as graphs (``esr.steering.graphs.cuda_graphs``); None: not at all.
     """
 
-    def __init__(self, subject: Subject, batch_size: int | None = None) -> None:
+    def __init__(self, subject: Subject, batch_size: int | None = None, record: Record | None = None) -> None:
         if batch_size is not None and batch_size < 1:
             raise UserError("batch_size is at least 1", batch_size)
         if len(subject.layers) != subject.n_layers:
             raise UserError("the hf engine runs a subject loaded with its decoder weights", "one without")
         self.subject = subject
         self.batch_size = batch_size
+        self._record = record
         pad = subject.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
         self._texts = TextReader(subject)
@@ -66,7 +69,8 @@ class HFEngine:
 
     def about(self) -> dict[str, str]:
         """See ``Engine.about``."""
-        return {"engine": "hf", "device": str(self.subject.device)}
+        about = {"engine": "hf", "device": str(self.subject.device)}
+        return about if self._record is None else about | {"cuda_graphs": "on"}
 
     def close(self) -> None:
         """Nothing to end: the subject holds the weights."""
@@ -74,7 +78,7 @@ class HFEngine:
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         limit = self.batch_size or fitting_rows(self.subject, requests)
         waiting = _Waiting(requests)
-        batch = Batch(self.subject, self._forward, self._pad_id)
+        batch = Batch(self.subject, self._forward, self._pad_id, self._record)
         while len(batch) or (waiting and not stop.asked):
             group: list[Request] = []
             try:

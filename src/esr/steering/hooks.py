@@ -50,9 +50,13 @@ def steered(
     return _changed(subject, plans, lambda plan, h: plan.apply(h, positions.to(h.device), valid.to(h.device)))
 
 
-def stepping(subject: Subject, plans: Mapping[int, LayerPlan]) -> AbstractContextManager[None]:
+def stepping(
+    subject: Subject,
+    plans: Mapping[int, LayerPlan],
+    change: Callable[[LayerPlan, Tensor], Tensor] = lambda plan, h: plan.step(h),
+) -> AbstractContextManager[None]:
     """Apply the plans for one decoding step, for which they have been prepared."""
-    return _changed(subject, plans, lambda plan, h: plan.step(h))
+    return _changed(subject, plans, change)
 
 
 @contextmanager

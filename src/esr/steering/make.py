@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from esr.errors import UserError
 from esr.steering.checks import check_request
 from esr.steering.engine import Engine, Request
 from esr.steering.on_demand import OnDemand
@@ -29,8 +30,10 @@ def load_for(spec: SubjectSpec, settings: EngineSettings) -> Subject:
 def make_check(subject: Subject, settings: EngineSettings) -> Check:
     """What refuses a request that the engine of these settings cannot run, without starting it.
 
-    Raises UserError for a backend or Ray that is not installed, and for a subject the backend cannot run.
+    Raises UserError for a backend or Ray that is not installed, for a subject the backend cannot run, and for
+    ``cuda_graphs`` where there are none.
     """
+    _check_graphs(subject, settings)
     if settings.replicated:
         from esr.steering.replicas.cluster import check_ray
 
@@ -64,9 +67,19 @@ def make_engine(subject: Subject, settings: EngineSettings, spec: SubjectSpec | 
 def start_engine(subject: Subject, settings: EngineSettings) -> Engine:
     """An engine in this process, started, whatever the settings say about replicas."""
     if settings.backend == "hf":
+        from esr.steering.graphs import cuda_graphs
         from esr.steering.hf import HFEngine
 
-        return HFEngine(subject, settings.batch_size)
+        return HFEngine(subject, settings.batch_size, cuda_graphs(subject) if settings.cuda_graphs else None)
     from esr.steering.vllm.engine import VLLMEngine
 
     return VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH)
+
+
+def _check_graphs(subject: Subject, settings: EngineSettings) -> None:
+    if settings.cuda_graphs and settings.backend != "hf":
+        raise UserError("cuda_graphs is a setting of the hf engine", f"backend = {settings.backend}")
+    if settings.cuda_graphs and not settings.replicated:  # a replica checks the subject it has loaded
+        from esr.steering.graphs import cuda_graphs
+
+        cuda_graphs(subject)

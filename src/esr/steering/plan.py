@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from esr.subjects.latents import LatentReader
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+
+serials = count(1)
+"""Numbers for what decoding steps are made of: a recorded step writes down those of its parts (``graphs``)."""
 
 _FAR = 2**40  # beyond any position: an open end of a schedule
 
@@ -115,6 +119,7 @@ class _Step:
     picked: int
     counts: IntArray
     """Positions changed per row."""
+    serial: int = field(init=False, default_factory=lambda: next(serials))
 
 
 def _from_host(direction: Direction) -> Tensor:
@@ -248,6 +253,17 @@ class LayerPlan:
         self._left -= 1
         self.last = None
         return bool(self._prepared.adds) or self._prepared.on is not None
+
+    @property
+    def serial(self) -> int:
+        """Of what has been prepared: another number whenever a step does something else."""
+        assert self._prepared is not None
+        return self._prepared.serial
+
+    @property
+    def left(self) -> int:
+        """For how many steps after the coming one it stays what it is."""
+        return self._left
 
     def _lay_out_step(self, positions: IntArray) -> _Step:
         counts = np.zeros(len(positions), np.int64)

@@ -50,6 +50,9 @@ class EngineSettings(BaseModel):
     that vLLM's parallel settings name, or 1."""
     cpus_per_replica: float = Field(1.0, gt=0)
     """CPU cores Ray sets aside for each replica, and threads it computes with on a CPU."""
+    cuda_graphs: bool = False
+    """hf on one CUDA device: launch a recorded decoding step as a whole instead of kernel by kernel from Python. Off
+    because nobody has run it on a GPU yet: checked against ordinary steps on a CPU, and checks itself where it runs."""
     vllm: VLLMSettings = VLLMSettings()
 
     @property
