@@ -52,7 +52,8 @@ from esr.studies.calibration.records import Calibration, Method
 Truth = Directions | Measured
 PUBLISHED = (10, 5)
 BUDGETS = ((10, 1), (20, 1), PUBLISHED, (20, 5))
-REPEATS, MOST_ROUNDS = 5, 7
+REPEATS, STEPS = 5, 14
+"""Of the pooled search: responses a round, and the steps measured (two a round, 35 responses)."""
 SETTLED = 7
 """Generations from which on the line is fitted."""
 UNBIASED = 1.5
@@ -84,7 +85,7 @@ class Oracle(Pooled):
 
     def __init__(self, directions: Directions, r2: float, found: Array | None) -> None:
         self._truth, self._r2, self._z = directions.world, r2, found
-        super().__init__(directions.settings("pooled", rounds=MOST_ROUNDS, tolerance=NEVER), len(directions), HIGH)
+        super().__init__(directions.settings("pooled", tolerance=NEVER), len(directions), HIGH)
 
     def _make_grid(self, share: float) -> CurveGrid:
         def shape(u: Array) -> Array:
@@ -172,28 +173,26 @@ def hints_of(directions: Truth, rng: np.random.Generator, r2: float) -> Array | 
 def course(
     world: World | Measured, make: Callable[[Truth, Array | None], Pooled], seeds: int, n: int, r2: float
 ) -> list[Row]:
-    """Error after each step of a search that does not stop early."""
-    errors: dict[float, list[Array]] = {}
+    """Error after each of the first ``STEPS`` steps of a search that does not stop early."""
+    spent, errors = np.zeros(STEPS), [[] for _ in range(STEPS)]  # type: tuple[Array, list[list[Array]]]
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         directions = drawn(world, n, rng)
         calibrator = make(directions, hints_of(directions, rng, r2))
-        spent = 0
-        while probes := calibrator.ask():
-            spent += sum(p.repeats for p in probes)
+        for step in range(STEPS):
+            spent[step:] += sum(p.repeats for p in calibrator.ask()) / len(directions) / seeds
             answer(directions, calibrator, rng)
-            missed = directions.mean(np.arange(len(directions)), calibrator.answers()) - TARGET
-            errors.setdefault(spent / len(directions), []).append(missed)
+            errors[step].append(directions.mean(np.arange(len(directions)), calibrator.answers()) - TARGET)
     rows = []
-    for each, found in errors.items():
+    for each, found in zip(spent, errors, strict=True):
         error = np.concatenate(found)
-        rows.append(Row(each, math.sqrt(float((error**2).mean())), float(error.mean())))
+        rows.append(Row(float(each), math.sqrt(float((error**2).mean())), float(error.mean())))
     return rows
 
 
 def pooled(directions: Truth, found: Array | None) -> Pooled:
     """The search as a study does it, but for the stop rule."""
-    settings = directions.settings("pooled", rounds=MOST_ROUNDS, repeats=REPEATS, tolerance=NEVER)
+    settings = directions.settings("pooled", repeats=REPEATS, tolerance=NEVER)
     return Pooled(settings, len(directions), directions.unsteered, found)
 
 

@@ -2,9 +2,10 @@
 
 A round is asked in two steps, so that half of its scores are placed by what the other half taught. Each step, for all
 directions at once: likelihoods of the scores so far (``curve``), the population they suggest
-(``population``), each direction's posterior under it, and from that the boosts where scores tell most about the mean
-score at the answer (``design``). While a direction is little known these boosts lie far apart; as it gets known they
-close in on the threshold, where the curve's shape matters no more.
+(``population``), each direction's posterior under it, and from that the boosts and the directions where scores tell
+most about the mean score at the answer (``design``). While a direction is little known these boosts lie far apart; as
+it gets known they close in on the threshold, where the curve's shape matters no more. A round is ``repeats`` scores
+per direction on average; no direction gets more than those of all ``rounds``.
 
 The answer is the boost at which the *expected* score is the target, which makes the error in score points zero on
 average. A direction stops when its true mean score there is known to within the tolerance, when it is out of reach of
@@ -24,12 +25,16 @@ import numpy as np
 
 from esr.errors import UserError
 from esr.studies.calibration.curve import CurveGrid, Float32, Float64
-from esr.studies.calibration.design import LEVELS, place
+from esr.studies.calibration.design import LEVELS, deal, place
 from esr.studies.calibration.evidence import Evidence
 from esr.studies.calibration.population import Population
 from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe, Stopped
 from esr.studies.calibration.rounds import Round, mean, six_digits
 
+EVEN_STEPS = 2
+"""Steps in which all directions get the same: what is known of any rests on the first guess of all."""
+MOST_AT_ONCE = 3
+"""Times its even share of a step that a direction may get."""
 LEAST_STEPS = 6
 """Steps before any direction may stop: before, what is known of all is still mostly the first guess."""
 OUT_OF_REACH = 0.99
@@ -72,6 +77,7 @@ class Pooled:
         self._hopeless = ""
         self._stopped: list[Stopped] = ["rounds spent"] * n_directions
         self._active = np.ones(n_directions, dtype=bool)
+        self._left = np.full(n_directions, settings.rounds * settings.repeats)  # generations a direction may still get
         self._within = self._active.copy()  # the population is that of directions with a threshold within the bounds
         self._number = 0
         self._seen: list[tuple[int, int, int, float, float]] = []  # direction, boost index, n, sum q, sum q^2
@@ -147,14 +153,21 @@ class Pooled:
         grid = self._grid
         answers = np.rint(grid.crossing(self._expected, grid.share)).astype(int)
         candidates = np.stack([np.rint(grid.crossing(self._expected, level)).astype(int) for level in LEVELS], axis=1)
-        for j in np.flatnonzero(self._active):
-            chosen = place(grid, self._posterior[j], candidates[j], answers[j], self.dispersion, size)
-            turns = Counter(self._boost(i) for i in chosen)
+        active = np.flatnonzero(self._active)
+        most = np.minimum(self._left[active], size * (1 if self._number < EVEN_STEPS else MOST_AT_ONCE))
+        placed = [
+            place(grid, self._posterior[j], candidates[j], answers[j], self.dispersion, n)
+            for j, n in zip(active, most, strict=True)
+        ]
+        counts = deal([worths for _, worths in placed], size * len(active))
+        for j, (places, _), count in zip(active, placed, counts, strict=True):
+            self._left[j] -= count
+            turns = Counter(self._boost(i) for i in places[:count])
             probes += [Probe(int(j), boost, self._number, n) for boost, n in sorted(turns.items())]
         return Round(probes)
 
     def _size(self, step: int) -> int:
-        """Generations per direction in a step: half a round's, the odd one second; 0 when the rounds are spent."""
+        """Generations in a step, mean over active directions: half a round's, the odd one second; 0 when spent."""
         rounds, repeats = self._settings.rounds, self._settings.repeats
         if repeats == 1:
             return 1 if step < rounds else 0

@@ -41,7 +41,8 @@ class CalibrationSettings(BaseModel):
     rounds: int = Field(default=10, strict=True)
     """Rounds of probes, >= 1. ``bisection`` always does all of them, ``pooled`` at most so many."""
     repeats: int = Field(default=5, strict=True)
-    """Generations asked for per direction and round, >= 1."""
+    """Generations asked for per direction and round, >= 1. ``pooled`` asks for so many on average: more where they tell
+    more, and never more than ``rounds`` x ``repeats`` of one direction."""
     tolerance: float = 7.0
     """``pooled`` only: a direction is done when the posterior standard deviation of its true mean score at its
     threshold is no more than this many score points, > 0."""

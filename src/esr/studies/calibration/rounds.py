@@ -51,6 +51,6 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def six_digits(boost: float) -> float:
-    """A boost at six significant digits: the same number on every machine and after any store."""
-    return float(f"{boost:.6g}")
+def six_digits(value: float) -> float:
+    """A number at six significant digits: the same on every machine and after any store."""
+    return float(f"{value:.6g}")
