@@ -4,7 +4,7 @@
     python benchmarks/calibration.py --quick    # does it run? some seconds, noisy
 
 The error of an answer is the *true* mean score at the boost found, minus the target of 30. The published search does 10
-rounds of 5. The pooled search goes on in steps of two and three; needed is where its rmse passes the published one's,
+rounds of 5. The pooled search goes on in steps of one and two; needed is where its rmse passes the published one's,
 by a line through all steps (`needed`). In brackets the search's bias there, in score points.
 
     pooled      the pooled search alone
@@ -52,8 +52,8 @@ from esr.studies.calibration.records import Calibration, Method
 Truth = Directions | Measured
 PUBLISHED = (10, 5)
 BUDGETS = ((10, 1), (20, 1), PUBLISHED, (20, 5))
-REPEATS, STEPS = 5, 14
-"""Of the pooled search: responses a round, and the steps measured (two a round, 35 responses)."""
+REPEATS, STEPS = 5, 21
+"""Of the pooled search: responses a round, and the steps measured (three a round, 35 responses)."""
 SETTLED = 7
 """Generations from which on the line is fitted."""
 UNBIASED = 1.5

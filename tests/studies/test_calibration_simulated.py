@@ -185,7 +185,8 @@ def test_half_of_the_published_generations_at_no_more_error_or_bias():
         published = bench.measure(world, "bisection", seeds=2)
         pooled = bench.measure(world, "pooled", seeds=2, rounds=5, tolerance=bench.NEVER)
         noise = published.rmse / math.sqrt(2 * 200)
-        assert (published.generations, pooled.generations) == (50, 25)
+        assert published.generations == 50
+        assert 24.9 < pooled.generations <= 25  # at the very end some have more left than one step allows
         assert pooled.rmse <= published.rmse + 2 * noise
         assert abs(pooled.bias) <= max(abs(published.bias), 2 * noise)
 
@@ -306,13 +307,13 @@ def test_a_direction_that_is_known_worse_gets_more_of_a_step():
     settings = directions.settings("pooled", rounds=4, repeats=5, tolerance=bench.NEVER)
     calibrator = make_calibrator(settings, 60, worlds.HIGH)
     spent = np.zeros(60)
-    for size in (2, 3, 2, 3, 2, 3):
+    for step, size in enumerate((1, 2, 2, 1, 2, 2)):
         asked, left = np.zeros(60), 4 * 5 - spent
         for probe in calibrator.ask():
             asked[probe.direction] += probe.repeats
         assert asked.sum() == 60 * size
         assert ((asked >= np.minimum(1, left)) & (asked <= np.minimum(3 * size, left))).all()
-        assert spent.any() or (asked == size).all()
+        assert step >= 3 or (asked == size).all()
         spent += asked
         bench.answer(directions, calibrator, rng)
     assert spent[far].mean() > spent[~far].mean() + 2

@@ -1,11 +1,11 @@
 """Calibration that shares what it learns: every direction's scores sharpen what is expected of all others.
 
-A round is asked in two steps, so that half of its scores are placed by what the other half taught. Each step, for all
-directions at once: likelihoods of the scores so far (``curve``), the population they suggest
-(``population``), each direction's posterior under it, and from that the boosts and the directions where scores tell
-most about the mean score at the answer (``design``). While a direction is little known these boosts lie far apart; as
-it gets known they close in on the threshold, where the curve's shape matters no more. A round is ``repeats`` scores
-per direction on average; no direction gets more than those of all ``rounds``.
+A round is asked in up to three steps, so that most of its scores are placed by what those before taught. Each step, for
+all directions at once: likelihoods of the scores so far (``curve``), the population they suggest (``population``), each
+direction's posterior under it, and from that the boosts and the directions where scores tell most about the mean score
+at the answer (``design``). While a direction is little known these boosts lie far apart; as it gets known they close in
+on the threshold, where the curve's shape matters no more. A round is ``repeats`` scores per direction on average; no
+direction gets more than those of all ``rounds``.
 
 The answer is the boost at which the *expected* score is the target, which makes the error in score points zero on
 average. A direction stops when its true mean score there is known to within the tolerance, when it is out of reach of
@@ -31,11 +31,13 @@ from esr.studies.calibration.population import Population
 from esr.studies.calibration.records import Calibration, CalibrationSettings, Probe, Stopped
 from esr.studies.calibration.rounds import Round, mean, six_digits
 
-EVEN_STEPS = 2
+MOST_STEPS = 3
+"""Steps of a round; fewer where these would be of less than two generations, but for one."""
+EVEN_STEPS = 3
 """Steps in which all directions get the same: what is known of any rests on the first guess of all."""
 MOST_AT_ONCE = 3
 """Times its even share of a step that a direction may get."""
-LEAST_STEPS = 6
+LEAST_STEPS = 9
 """Steps before any direction may stop: before, what is known of all is still mostly the first guess."""
 OUT_OF_REACH = 0.99
 """Posterior mass beyond a bound at which a direction is given up."""
@@ -167,11 +169,10 @@ class Pooled:
         return Round(probes)
 
     def _size(self, step: int) -> int:
-        """Generations in a step, mean over active directions: half a round's, the odd one second; 0 when spent."""
+        """Generations in a step, mean over active directions: a round's, evenly parted; 0 when the rounds are spent."""
         rounds, repeats = self._settings.rounds, self._settings.repeats
-        if repeats == 1:
-            return 1 if step < rounds else 0
-        return (repeats + step % 2) // 2 if step < 2 * rounds else 0
+        steps = min(MOST_STEPS, -(-repeats // 2))
+        return (repeats + step % steps) // steps if step < steps * rounds else 0
 
     def _boost(self, place: float) -> float:
         return six_digits(float(np.exp(self._grid.x[int(place)])))

@@ -103,7 +103,7 @@ class Probe:
     boost: float
     """In the direction's own units; 0 asks for unsteered responses. Rounded to six significant digits."""
     round: int
-    """0-based round (``pooled``: step, two to a round) the probe belongs to."""
+    """0-based round (``pooled``: step, up to three to a round) the probe belongs to."""
     repeats: int
     """How many generations, >= 1."""
 
