@@ -1,6 +1,6 @@
 """Judged generations that a calibration needs for the error of the published search, over what that one spends.
 
-    python benchmarks/calibration.py            # about four minutes on one core
+    python benchmarks/calibration.py            # some eight minutes on one core; two studies per figure are good to .06
     python benchmarks/calibration.py --quick    # does it run? some seconds, noisy
 
 The error of an answer is the *true* mean score at the boost found, minus the target of 30. The published search does 10
