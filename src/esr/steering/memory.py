@@ -10,9 +10,11 @@ import torch
 
 from esr.steering.engine import Request
 from esr.subjects.loading import Subject
+from esr.subjects.threads import SMALL
 
 _SHARE = 0.4  # of what is free: keys and values of rows that have ended stay allocated for a while (see Cohort)
-_MOST_ROWS = {"cpu": 128, "cuda": 512}  # more make no row faster (measured on the CPU, docs/log.md)
+_MOST_ROWS = {"cpu": 128, "cuda": 512}  # more make no row faster, and a stop waits for all of them
+_MOST_ROWS_SMALL = 320  # of a small model on the CPU: it pays for starting operations more than for doing them
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -42,7 +44,8 @@ def bytes_per_row(subject: Subject, columns: int) -> int:
 def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None = None) -> int:
     """Most rows in flight for these requests: as many of the longest as fit into ``_SHARE`` of the free memory of the
     fullest device, up to a number beyond which nothing is gained. ``free``: bytes, measured if not given."""
-    most = _MOST_ROWS.get(subject.device.type, 128)
+    small = subject.device.type == "cpu" and sum(p.numel() for p in subject.model.parameters()) < SMALL
+    most = _MOST_ROWS_SMALL if small else _MOST_ROWS.get(subject.device.type, 128)
     devices = {p.device for p in subject.model.parameters()}
     sizes = [free] if free is not None else [f for f in map(free_bytes, devices) if f is not None]
     if not sizes or not requests:
