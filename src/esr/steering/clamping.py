@@ -107,20 +107,27 @@ class ClampedLatents:
         """The latents among the k largest of the whole dictionary, 0 elsewhere. One below 0 is 0 whatever the others
         are, so on the CPU only the other positions are encoded; on a GPU, finding out which costs more than encoding.
         """
-        flat = x.flatten(0, 1)
-        own = self.latents.unsqueeze(1).expand(-1, x.shape[1], -1).flatten(0, 1)
+        flat, own = x.flatten(0, 1), self.latents
+        if x.shape[1] > 1:
+            own = own.unsqueeze(1).expand(-1, x.shape[1], -1).flatten(0, 1)
         shape = *x.shape[:2], own.shape[1]
         if not _looks_first(x.device):
             return self._among_top_k(flat, own).view(shape)
-        possible = self._products(x) + _wide(self._sae.b_enc[self.latents]).unsqueeze(1) > 0
-        needed = possible.any(-1).flatten().nonzero().squeeze(1)
-        if 2 * max(len(needed), MIN_ROWS) > len(flat):
+        needed = (self._products(x) > self._least()).any(-1).flatten().nonzero().squeeze(1)
+        count = len(needed)
+        if 2 * max(count, MIN_ROWS) > len(flat):
             return self._among_top_k(flat, own).view(shape)
         out = flat.new_zeros(own.shape)
-        if len(needed):
-            filled = torch.cat([needed, needed[:1].expand(max(0, MIN_ROWS - len(needed)))])
-            out[needed] = self._among_top_k(flat[filled], own[filled])[: len(needed)]
+        if count:
+            filled = needed if count >= MIN_ROWS else torch.cat([needed, needed[:1].expand(MIN_ROWS - count)])
+            out.index_copy_(0, needed, self._among_top_k(flat[filled], own[filled])[:count])
         return out.view(shape)
+
+    def _least(self) -> Tensor:
+        """What each row's products have to be more than for its latents to be above 0, [B, 1, c]."""
+        if "least" not in self._gathered:
+            self._gathered["least"] = -_wide(self._sae.b_enc[self.latents]).unsqueeze(1)
+        return self._gathered["least"]
 
     def _among_top_k(self, x: Tensor, latents: Tensor) -> Tensor:
         """Activations of each position's own latents, both [N, c]; x: [N, d_model]. A latent counts if fewer than k

@@ -96,11 +96,14 @@ class _Clamps:
         picked = self.latents.of(rows), self.values[there], self.reads_steered[there]
         return _Clamps(self.window.of(rows), *picked, self.any_reads_steered)
 
-    def change(self, h: Tensor, steered: Tensor, on: Tensor) -> Tensor:
-        """The steered residual stream [B, T, d_model] with the clamps that are ``on`` [B, T, c] in effect."""
+    def change(self, h: Tensor, steered: Tensor, on: Tensor | None) -> Tensor:
+        """The steered residual stream [B, T, d_model] with the clamps ``on`` [B, T, c] in effect; None: all of them."""
         read = torch.where(self.reads_steered, steered, h) if self.any_reads_steered else h
         activations = self.latents.activations(read)
-        delta = self.latents.delta(read, torch.where(on, self.values.to(activations.dtype) - activations, 0))
+        change = self.values.to(activations.dtype) - activations
+        if on is None:
+            return steered + self.latents.delta(read, change).to(h.dtype)
+        delta = self.latents.delta(read, torch.where(on, change, 0))
         # `where`, not `*`: a run-time normalisation may leave NaN on padding, and 0 * NaN is NaN
         return torch.where(on.any(-1, keepdim=True), steered + delta.to(h.dtype), steered)
 
@@ -112,8 +115,9 @@ class _Step:
     adds: list[Tensor]
     """[B, 1, d_model], 0 where a row's add is off; slots in which all are off are left out."""
     clamps: _Clamps | None
-    """Of the rows in ``rows`` only, or of all."""
+    """Of the rows in ``rows`` only, or of all; None: no clamp is on."""
     on: Tensor | None
+    """Which of them are on, [B, 1, c]; None: all."""
     rows: Tensor | None
     """Rows with a clamp that is on, filled up; None: all rows. ``picked``: how many of them count."""
     picked: int
@@ -252,7 +256,7 @@ class LayerPlan:
             self._prepared = self._lay_out_step(positions)
         self._left -= 1
         self.last = None
-        return bool(self._prepared.adds) or self._prepared.on is not None
+        return bool(self._prepared.adds) or self._prepared.clamps is not None
 
     @property
     def serial(self) -> int:
@@ -283,11 +287,14 @@ class LayerPlan:
         if not picked.size:
             return _Step(adds, None, None, None, 0, counts)
         if 2 * max(picked.size, MIN_ROWS) > len(positions):
-            return _Step(adds, self._clamps, self._there(clamped).unsqueeze(1), None, 0, counts)
+            return _Step(adds, self._clamps, self._mask(clamped), None, 0, counts)
         filled = np.concatenate([picked, np.repeat(picked[:1], max(0, MIN_ROWS - picked.size))])
         clamps = self._clamps.of(torch.from_numpy(filled))
-        now = self._there(clamped[filled]).unsqueeze(1)
-        return _Step(adds, clamps, now, self._there(filled), picked.size, counts)
+        return _Step(adds, clamps, self._mask(clamped[filled]), self._there(filled), picked.size, counts)
+
+    def _mask(self, on: BoolArray) -> Tensor | None:
+        """[B, 1, c] of [B, c]; None if all are."""
+        return None if on.all() else self._there(on).unsqueeze(1)
 
     def _there(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -299,7 +306,7 @@ class LayerPlan:
         steered = h
         for vectors in step.adds:
             steered = steered + vectors.to(h.dtype)
-        if step.clamps is not None and step.on is not None:
+        if step.clamps is not None:
             if step.rows is None:
                 steered = step.clamps.change(h, steered, step.on)
             else:

@@ -230,6 +230,7 @@ class LatentReader:
 
     def _forget(self) -> None:
         """Drop what norm-in keeps for a norm-out that does not come."""
-        for name in _RUN_TIME_STATE:
-            if hasattr(self.sae, name):
-                delattr(self.sae, name)
+        if self.sae.cfg.normalize_activations in _RUN_TIME_NORMS:
+            for name in _RUN_TIME_STATE:
+                if hasattr(self.sae, name):
+                    delattr(self.sae, name)
