@@ -14,11 +14,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear``: x [..., n] times the weight [m, n] transposed, plus the bias [m].
 
     In float32 on a CPU by oneDNN, unless a gradient is wanted: PyTorch takes MKL there, which leaves half of some
-    processors idle (``docs/log.md``). A weight that does not lie in one piece is left to PyTorch too: oneDNN takes a
-    thousand times longer.
+    processors idle (``docs/log.md``).
     """
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_grad_enabled()
-    if _ONEDNN and plain and (weight.is_contiguous() or weight.t().is_contiguous()):
+    if _ONEDNN and plain:
+        if not (weight.is_contiguous() or weight.T.is_contiguous()):
+            weight = weight.T.contiguous().T  # one that does not lie in one piece takes oneDNN a thousand times longer
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return out
     return nn.functional.linear(x, weight, bias)
