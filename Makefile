@@ -40,6 +40,7 @@ bench: .venv/.ready
 	-$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/verdict_length.py
 	$(BIN)/python benchmarks/engines.py --backends hf
+	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/tools.py --cache .bench/tools --modes single --threads 2
 	$(BIN)/python benchmarks/tools.py --cache .bench/tools --modes batch --sizes organism
 	$(BIN)/python benchmarks/replicas.py
