@@ -18,7 +18,7 @@ from tiny_models import SAE_ARCHITECTURES
 
 from esr.errors import UserError
 from esr.steering.clamping import ClampedLatents
-from esr.steering.cohorts import Cohort, _one_token
+from esr.steering.cohorts import Cohort, _is_plain_step, _one_token
 from esr.steering.engine import Request, Sampling
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Add, Clamp
@@ -220,6 +220,16 @@ def test_attention_of_one_token_is_pytorchs_and_no_bit_depends_on_the_other_rows
         torch.testing.assert_close(together.double(), expected, atol=1e-5, rtol=1e-5)
         for chosen in (slice(0, 1), slice(18, 19), slice(3, 5), slice(1, 17)):
             assert torch.equal(attend(chosen, window), together[chosen])
+
+
+def test_only_float32_steps_of_several_heads_take_the_attention_of_one_token() -> None:
+    step = torch.empty(5, 4, 1, 8)
+    assert _is_plain_step(step, {"softcap": None, "scaling": 0.1})
+    assert not _is_plain_step(step.bfloat16(), {})  # its softmax would be rounded to 8 bits
+    assert not _is_plain_step(torch.empty(5, 4, 3, 8), {})
+    assert not _is_plain_step(step[:, :1], {})
+    assert not _is_plain_step(step, {"softcap": 30.0})
+    assert not _is_plain_step(step, {"position_bias": step})
 
 
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3"])

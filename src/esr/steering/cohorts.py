@@ -145,20 +145,24 @@ def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
     """Memory for keys or values, [rows, heads, capacity, d_head], 0 where nothing is written: hidden columns are read,
     and 0 times what memory happens to hold may be NaN.
 
-    On the CPU the columns lie side by side, which batched products are fast at (``_one_token``); elsewhere the numbers
-    of a column do, which attention kernels ask for.
+    In float32 on a CPU the columns lie side by side, which batched products are fast at (``_one_token``); elsewhere the
+    numbers of a column do, which attention kernels ask for.
     """
     heads, d_head = like.shape[1], like.shape[3]
-    if like.device.type == "cpu":
+    if _is_exact(like):
         return like.new_zeros(rows, heads, d_head, capacity).transpose(2, 3)
     return like.new_zeros(rows, heads, capacity, d_head)
+
+
+def _is_exact(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _is_plain_step(query: Tensor, kwargs: dict[str, Any]) -> bool:
     """Whether ``_one_token`` does what is asked for. One product by itself (a row with one head) takes a kernel of
     other last bits than several."""
     special = any(kwargs.get(name) is not None for name in ("softcap", "position_bias"))
-    return query.device.type == "cpu" and query.shape[2] == 1 < query.shape[1] and not special
+    return _is_exact(query) and query.shape[2] == 1 < query.shape[1] and not special
 
 
 def _one_token(
