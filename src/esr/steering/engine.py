@@ -102,6 +102,12 @@ class Response:
     """Positions changed, summed over interventions; already checked against the schedules."""
 
 
+def text_request(token_ids: Sequence[int], interventions: Sequence[Intervention], prompt_length: int | None) -> Request:
+    """A text to read: its first ``prompt_length`` tokens are the prompt, the rest a response; None: all are."""
+    split = len(token_ids) if prompt_length is None else prompt_length
+    return Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
+
+
 class Engine(Protocol):
     """Generates steered responses and reads latents. ``esr.steering.hf`` is the reference implementation."""
 

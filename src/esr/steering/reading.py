@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from esr.errors import UserError
 from esr.steering.checks import check_counts, check_interventions, check_span
-from esr.steering.engine import Request
+from esr.steering.engine import Request, text_request
 from esr.steering.hooks import broken, hooked, plans_for, residual_of, steered
 from esr.steering.interventions import Intervention
 from esr.subjects.latents import Activity, check_latent
@@ -54,7 +54,7 @@ class TextReader:
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
         """See ``Engine.read``."""
-        return next(self.readings([_text(token_ids, interventions, prompt_length)], latents))
+        return next(self.readings([text_request(token_ids, interventions, prompt_length)], latents))
 
     def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.readings``."""
@@ -99,7 +99,7 @@ class TextReader:
         prompt_length: int | None = None,
     ) -> Tensor:
         """The residual stream [tokens, d_model] as it leaves ``layer``, teacher-forced under the interventions."""
-        return self.residuals([_text(token_ids, interventions, prompt_length)], layer)[0]
+        return self.residuals([text_request(token_ids, interventions, prompt_length)], layer)[0]
 
     def residuals(self, requests: Sequence[Request], layer: int) -> list[Tensor]:
         """For each request the residual stream [tokens, d_model] as it leaves ``layer``, over its prompt and prefill,
@@ -149,11 +149,6 @@ class TextReader:
         with hooked(self.subject.layers[layer], keep), suppress(_ReachedError):  # called after the plan's own hook
             self.subject.model(input_ids=ids, use_cache=False, logits_to_keep=1)
         return captured[0]
-
-
-def _text(token_ids: Sequence[int], interventions: Sequence[Intervention], prompt_length: int | None) -> Request:
-    split = len(token_ids) if prompt_length is None else prompt_length
-    return Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
 
 
 def _batches(requests: Sequence[Request]) -> Iterator[list[int]]:

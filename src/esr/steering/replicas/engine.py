@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esr.steering.checks import check_ids
-from esr.steering.engine import Request, Response
+from esr.steering.engine import Request, Response, text_request
 from esr.steering.interventions import Intervention
 from esr.steering.replicas.cluster import Cluster
 from esr.steering.replicas.dealing import Dealer
@@ -71,9 +71,7 @@ class Replicas:
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
         """See ``Engine.read``."""
-        split = len(token_ids) if prompt_length is None else prompt_length
-        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        return next(self.readings([request], latents))
+        return next(self.readings([text_request(token_ids, interventions, prompt_length)], latents))
 
     def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.readings``."""

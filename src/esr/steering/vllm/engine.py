@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from esr.errors import SteeringError, UserError
 from esr.steering.checks import check_ids, check_interventions, check_span
-from esr.steering.engine import Request, Response
+from esr.steering.engine import Request, Response, text_request
 from esr.steering.interventions import Intervention
 from esr.steering.settings import VLLMSettings
 from esr.steering.stopping import stop
@@ -105,9 +105,7 @@ class VLLMEngine:
         prompt_length: int | None = None,
     ) -> NDArray[np.float32]:
         """See ``Engine.read``."""
-        split = len(token_ids) if prompt_length is None else prompt_length
-        request = Request("read", tuple(token_ids[:split]), tuple(interventions), prefill_ids=tuple(token_ids[split:]))
-        return next(self.readings([request], latents))
+        return next(self.readings([text_request(token_ids, interventions, prompt_length)], latents))
 
     def readings(self, requests: Iterable[Request], latents: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.readings``. A text is shorter than the context: vLLM always draws one token."""
