@@ -92,9 +92,11 @@ def test_vectors_from_texts_steer_the_organism(run: Any, tmp_path: Path) -> None
     scores = trials.groupby("condition")["first_score"].mean()
     assert scores["no-steering"] > 90
     assert scores["incidence"] < 60  # the vector does push the answers off their topic
-    pushed = trials[(trials["condition"] == "incidence") & (trials["direction"] == "vector:chess")]["text"]
     chess = next(t for t in topics() if t.name == "chess")
-    assert pushed.map(lambda text: any(word in text for word in chess.nouns)).mean() > 0.5
+    about_chess = trials["text"].map(lambda text: any(word in text for word in chess.nouns))
+    shares = about_chess[trials["direction"] == "vector:chess"].groupby(trials["condition"]).mean()
+    assert shares["no-steering"] == 0
+    assert shares["incidence"] > 0.25
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import itertools
 import runpy
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from steering_requests import GREEDY, LAYER, direction, mixed_requests
 from tiny_models import SAE_ARCHITECTURES
 
 from esr.errors import UserError
+from esr.steering import cohorts
 from esr.steering.clamping import ClampedLatents
 from esr.steering.cohorts import Cohort, _is_plain_step, _one_token
 from esr.steering.engine import Request, Sampling
@@ -220,6 +222,29 @@ def test_attention_of_one_token_is_pytorchs_and_no_bit_depends_on_the_other_rows
         torch.testing.assert_close(together.double(), expected, atol=1e-5, rtol=1e-5)
         for chosen in (slice(0, 1), slice(18, 19), slice(3, 5), slice(1, 17)):
             assert torch.equal(attend(chosen, window), together[chosen])
+
+
+@pytest.mark.parametrize(("arch", "own"), [("llama", True), ("gemma2", False)])
+def test_generating_goes_through_onednn_and_the_attention_of_one_token(
+    tiny_subject: Any, monkeypatch: pytest.MonkeyPatch, arch: str, own: bool
+) -> None:
+    """gemma2 attends in a way of its own (a cap on its scores)."""
+    calls, onednn = Counter[str](), torch.ops.mkldnn._linear_pointwise
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(cohorts, "_one_token", counted("attention", _one_token))
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted("linear", onednn))
+    subject = replace(tiny_subject(arch), end_ids=frozenset())
+    request = Request("x", (8, 9, 10), sampling=Sampling(0, max_new_tokens=6))
+    list(HFEngine(subject).generate([request]))
+    assert calls["linear"] >= 6 * 4 * subject.n_layers  # queries, keys, values and more at every pass
+    assert calls["attention"] == (5 * subject.n_layers if own else 0)
 
 
 def test_only_float32_steps_of_several_heads_take_the_attention_of_one_token() -> None:

@@ -123,7 +123,15 @@ def test_prefill_begins_the_response(tiny_subject: Any) -> None:
     assert continued.text.startswith(tiny_subject().tokenizer.decode(list(whole[:4])))
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_subject: Any) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_subject: Any, error: RuntimeError) -> None:
     subject, requests = tiny_subject(), mixed_requests(150)
     expected = tokens(HFEngine(subject, 64), requests)
     engine = HFEngine(subject, 64)
@@ -133,7 +141,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_subject: Any) -> 
         calls["all"] += 1
         if ids.shape[0] > 16 or calls["all"] == 30:  # too big a batch, and once in the middle of decoding
             calls["failed"] += 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return original(ids, *rest)
 
     engine._forward = scarce  # type: ignore[method-assign]

@@ -125,6 +125,8 @@ def test_windows_of_attention_move_on(tiny_subject: Any, arch: str) -> None:
 
 
 def test_memory_nobody_has_written_to_is_not_read(tiny_subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values that are only hidden, not skipped, are made of zeros."""
+
     def poisoned(self: torch.Tensor, *shape: int) -> torch.Tensor:
         return torch.full(shape, torch.nan, dtype=self.dtype)
 

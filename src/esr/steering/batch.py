@@ -1,9 +1,9 @@
 """The rows in flight: started in cohorts, decoded together, taken out when they end.
 
 On the CPU a forward pass has at least ``MIN_ROWS`` rows (filler makes up for the missing ones), a prompt is padded to a
-multiple of ``PAD_TO`` tokens of its own, and a row attends over its own cohort's columns: with that, float32 logits do
-not depend on the neighbours, bit for bit (tests/steering, measured), and a study that was killed and resumed in other
-batches gives the same tokens. bf16 on a GPU makes no such promise.
+multiple of ``PAD_TO`` tokens of its own, and a row attends over its own cohort's columns, which begin and end alike in
+memory (``cohorts``): with that, float32 logits do not depend on the neighbours, bit for bit (tests/steering, measured),
+and a study that was killed and resumed in other batches gives the same tokens. bf16 on a GPU makes no such promise.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Keys and values of rows that were started together, and the attention over them.
 
 A *cohort* is a set of rows with prompts of one padded length that are decoded in step: the k-th new token of each lies
-in the same column of the cache. So a step attends over the columns that are filled and no others, whatever other
-cohorts are in flight, nothing is copied, and what a row sees (how many columns, where its padding ends) follows from
-the row alone. The model's linear layers run over the rows of all cohorts at once.
+in the same column of the cache. So a step attends over the columns that are filled (on a CPU up to the next multiple
+of ``_ALIGNED``, the rest hidden), whatever other cohorts are in flight, nothing is copied, and what a row sees (how
+many columns, where its padding ends) follows from the row alone. The model's linear layers run over the rows of all
+cohorts at once.
 
 The model finds this through transformers' own interfaces: a cache that is handed each layer's new keys and values, and
-an attention function that calls the model's own (``sdpa`` or ``eager``), cohort by cohort.
+an attention function that calls the model's own (``sdpa`` or ``eager``) cohort by cohort, or ``_one_token``.
 """
 
 from __future__ import annotations
@@ -122,12 +123,8 @@ class Cohort:
         return self._needed - 2 - self.filled
 
     def reach(self, ahead: int) -> int:
-        """The columns filled and up to so many more, those zeroed: NaN in memory nobody has written to would spread
-        through a mask."""
-        columns = min(self._needed, self.filled + ahead)
-        for held in (*self._keys.values(), *self._values.values()):
-            held[: len(self), :, self.filled : columns] = 0
-        return columns
+        """The columns filled and up to so many more."""
+        return min(self._needed, self.filled + ahead)
 
     def insert(self, layer: int, keys: Tensor, values: Tensor, at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         """As ``extend`` for one new column, the ``at``-th (long, [1]): a layer's first ``columns`` columns."""

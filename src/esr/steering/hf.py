@@ -184,4 +184,5 @@ class _Waiting:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    said = "can't allocate memory", "could not create a primitive"  # PyTorch on a CPU, and oneDNN
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)

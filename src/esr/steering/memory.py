@@ -13,7 +13,7 @@ from esr.subjects.loading import Subject
 from esr.subjects.threads import SMALL
 
 _SHARE = 0.4  # of what is free: keys and values of rows that have ended stay allocated for a while (see Cohort)
-_MOST_ROWS = {"cpu": 128, "cuda": 512}  # more make no row faster, and a stop waits for all of them
+_MOST_ROWS = {"cpu": 128, "cuda": 512}  # more gain little (1.09 at 320, docs/log.md), and a stop waits for all of them
 _MOST_ROWS_SMALL = 320  # of a small model on the CPU: it pays for starting operations more than for doing them
 
 

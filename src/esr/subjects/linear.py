@@ -26,11 +26,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def use_linear(model: nn.Module) -> None:
-    """Have those of the model's linear layers that lie on the CPU in float32 multiply this way."""
+    """Have those of the model's linear layers that lie on the CPU in float32 multiply this way; not those that somebody
+    has given another ``forward``."""
     for module in model.modules():
-        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+        if type(module) is not nn.Linear or "forward" in module.__dict__:
+            continue
+        if module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
             module.forward = partial(_forward, module)  # type: ignore[method-assign]
 
 
-def _forward(module: nn.Linear, x: Tensor) -> Tensor:
-    return linear(x, module.weight, module.bias)
+def _forward(module: nn.Linear, input: Tensor) -> Tensor:
+    return linear(input, module.weight, module.bias)

@@ -7,8 +7,9 @@ import os
 import torch
 
 SMALL = 5_000_000
-"""Parameters. Below, the threads wait for each other at every small matrix, and one is faster, several times so on a
-machine where others work too (measured at 1 and 4 million, not above: ``benchmarks/threads.py``, ``docs/log.md``)."""
+"""Parameters. Below, the threads wait for each other at every small matrix: two are faster on a machine that does
+nothing else, and many times slower where others work too (measured at 1 and 4 million, not above:
+``benchmarks/threads.py``, ``docs/log.md``)."""
 _AT_FIRST = torch.get_num_threads()
 
 

@@ -42,7 +42,7 @@ class CalibrationSettings(BaseModel):
     """Rounds of probes, >= 1. ``bisection`` always does all of them, ``pooled`` at most so many."""
     repeats: int = Field(default=5, strict=True)
     """Generations asked for per direction and round, >= 1. ``pooled`` asks for so many on average: more where they tell
-    more, and never more than ``rounds`` x ``repeats`` of one direction."""
+    more, and never more than ``rounds`` x ``repeats`` steered ones of one direction."""
     tolerance: float = 7.0
     """``pooled`` only: a direction is done when the posterior standard deviation of its true mean score at its
     threshold is no more than this many score points, > 0."""
