@@ -1,6 +1,6 @@
 """What oneDNN and the attention of one token are worth on this CPU: ours over PyTorch's own way, ratios first.
 
-    python benchmarks/products.py [--sizes organism 25m] [--rounds 5] [--threads 1]
+    python benchmarks/products.py [--sizes organism 25m] [--rounds 3] [--threads 1]
 
 First by themselves, in float32: a linear layer of 16, 64 and 128 rows (PyTorch takes MKL), and a decoding step's
 attention of 128 rows over some columns. Then inside of the engine: the job of ``engines.py`` (each request its own add)
@@ -142,7 +142,7 @@ def engine(size: str, folder: Path, rounds: int, threads: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["organism", "25m"], choices=["organism", "25m"])
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each side (default 3)")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
