@@ -83,14 +83,14 @@ def run_killed(folder: Path, kills: int, total: int, seed: int = 5) -> None:
     run(folder)
 
 
-def count_rows(folder: Path) -> int:
-    """Responses and grades stored so far; 0 before there is a file."""
+def count_rows(folder: Path, tables: tuple[str, ...] = ("responses", "grades")) -> int:
+    """Rows of the tables stored so far; 0 before there is a file."""
     try:
         connection = sqlite3.connect(f"{(folder / 'study.sqlite').as_uri()}?mode=ro", uri=True)
     except sqlite3.OperationalError:
         return 0
     try:
-        counts = [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("responses", "grades")]
+        counts = [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables]
         return int(sum(counts))
     except sqlite3.OperationalError:
         return 0
