@@ -62,11 +62,6 @@ def products(rounds: int) -> None:
         print(f"  linear, {rows} rows: {', '.join(found)}", flush=True)
 
 
-def plain_room(like: Tensor, rows: int, capacity: int) -> Tensor:
-    """Keys or values as PyTorch's attention takes them."""
-    return like.new_zeros(rows, like.shape[1], capacity, like.shape[3])
-
-
 @torch.no_grad()
 def attention(rounds: int) -> None:
     """A step's attention by itself; four layers take turns, as in a model, so that little stays in the cache."""
@@ -76,8 +71,9 @@ def attention(rounds: int) -> None:
             query, mask = torch.randn(ROWS, heads, 1, width), torch.zeros(ROWS, 1, 1, columns)
             like = torch.empty(1, heads, 1, width)
 
-            def pairs(room: Callable[[Tensor, int, int], Tensor], like: Tensor = like) -> list[tuple[Tensor, Tensor]]:
-                return [(room(like, ROWS, 160).normal_(), room(like, ROWS, 160).normal_()) for _ in range(4)]
+            def pairs(like: Tensor = like) -> list[tuple[Tensor, Tensor]]:
+                keys, values = ([cohorts._room(like, ROWS, 160).normal_() for _ in range(4)] for _ in range(2))
+                return list(zip(keys, values, strict=True))
 
             def run(
                 function: Callable[..., object], stored: list[tuple[Tensor, Tensor]], columns: int = columns,
@@ -86,8 +82,9 @@ def attention(rounds: int) -> None:
                 for keys, values in stored:
                     function(None, query, keys[:, :, :columns], values[:, :, :columns], mask)
 
-            ours = partial(run, cohorts._one_token, pairs(cohorts._room))
-            theirs = partial(run, cohorts.sdpa_attention_forward, pairs(plain_room))
+            ours = partial(run, cohorts._one_token, pairs())
+            with without_attention():
+                theirs = partial(run, cohorts.sdpa_attention_forward, pairs())
             found.append(f"{over(ours, theirs, rounds):.2f} ({columns} columns)")
         print(f"  attention, {heads} heads of {width}: {', '.join(found)}", flush=True)
 
@@ -103,11 +100,9 @@ def without_onednn(subject: Subject) -> Iterator[None]:
             module.forward = forward
 
 
-@contextmanager
-def without_attention() -> Iterator[None]:
+def without_attention() -> AbstractContextManager[object]:
     """PyTorch's attention, and keys and values laid out for it."""
-    with patch.object(cohorts, "_is_plain_step", lambda *_: False), patch.object(cohorts, "_room", plain_room):
-        yield
+    return patch.object(cohorts, "is_exact", lambda _: False)
 
 
 def engine(size: str, folder: Path, rounds: int, threads: int) -> None:
@@ -118,7 +113,7 @@ def engine(size: str, folder: Path, rounds: int, threads: int) -> None:
     jobs = [replace(r, id=f"{k}{r.id}") for k in range(5) for r in requests(subject, "equal", "add")]
     answers: list[dict[str, tuple[int, ...]]] = []
 
-    def run(rows: int, count: int, change: Callable[[], AbstractContextManager[None]]) -> float:
+    def run(rows: int, count: int, change: Callable[[], AbstractContextManager[object]]) -> float:
         with change():
             began = time.perf_counter()
             found = {r.id: r.token_ids for r in engines[rows].generate(jobs[:count])}

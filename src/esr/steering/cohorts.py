@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from esr.errors import UserError
+from esr.subjects.linear import is_exact
 
 _NAME = "esr_cohorts"
 _running = threading.local()  # the cache of the forward pass in progress, for the attention function
@@ -146,20 +147,16 @@ def _room(like: Tensor, rows: int, capacity: int) -> Tensor:
     numbers of a column do, which attention kernels ask for.
     """
     heads, d_head = like.shape[1], like.shape[3]
-    if _is_exact(like):
+    if is_exact(like):
         return like.new_zeros(rows, heads, d_head, capacity).transpose(2, 3)
     return like.new_zeros(rows, heads, capacity, d_head)
-
-
-def _is_exact(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _is_plain_step(query: Tensor, kwargs: dict[str, Any]) -> bool:
     """Whether ``_one_token`` does what is asked for. One product by itself (a row with one head) takes a kernel of
     other last bits than several."""
     special = any(kwargs.get(name) is not None for name in ("softcap", "position_bias"))
-    return _is_exact(query) and query.shape[2] == 1 < query.shape[1] and not special
+    return is_exact(query) and query.shape[2] == 1 < query.shape[1] and not special
 
 
 def _one_token(

@@ -10,7 +10,7 @@ import torch
 
 from esr.steering.engine import Request
 from esr.subjects.loading import Subject
-from esr.subjects.threads import SMALL
+from esr.subjects.threads import is_small
 
 _SHARE = 0.4  # of what is free: keys and values of rows that have ended stay allocated for a while (see Cohort)
 _MOST_ROWS = {"cpu": 128, "cuda": 512}  # more gain little (1.09 at 320, docs/log.md), and a stop waits for all of them
@@ -44,7 +44,7 @@ def bytes_per_row(subject: Subject, columns: int) -> int:
 def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None = None) -> int:
     """Most rows in flight for these requests: as many of the longest as fit into ``_SHARE`` of the free memory of the
     fullest device, up to a number beyond which nothing is gained. ``free``: bytes, measured if not given."""
-    small = subject.device.type == "cpu" and sum(p.numel() for p in subject.model.parameters()) < SMALL
+    small = is_small(sum(p.numel() for p in subject.model.parameters()), subject.device)
     most = _MOST_ROWS_SMALL if small else _MOST_ROWS.get(subject.device.type, 128)
     devices = {p.device for p in subject.model.parameters()}
     sizes = [free] if free is not None else [f for f in map(free_bytes, devices) if f is not None]
