@@ -74,14 +74,14 @@ def test_vectors_from_texts_steer_the_organism(run: Any, tmp_path: Path) -> None
             "experiments": ["no-steering", "incidence"],
             "subject": {"model": "organism", "steer_layer": 1, "lexicon": "<packaged>/lexicon.json", "device": "cpu"},
             "sampling": {"max_new_tokens": 80},
-            "prompts": {"file": "prompts.txt", "per_direction": 6},
+            "prompts": {"file": "prompts.txt", "per_direction": 24},
             "directions": {"vectors": "../topics.safetensors", "count": 2},
             "calibration": {"upper": 6.0, "prior_mean": 2.0, "prior_sd": 1.0, "rounds": 5},
             "judge": {"name": "rule"},
             "engine": {"batch_size": 128},
         },
     )
-    prompts = [p for p in read_prompts(packaged_folder("organism") / "prompts.txt") if "pawn" not in p][:8]
+    prompts = [p for p in read_prompts(packaged_folder("organism") / "prompts.txt") if "pawn" not in p][:24]
     (study / "prompts.txt").write_text("\n".join(prompts))
     code, said, error = run("run", study)
     assert code == 0, error
@@ -95,8 +95,8 @@ def test_vectors_from_texts_steer_the_organism(run: Any, tmp_path: Path) -> None
     chess = next(t for t in topics() if t.name == "chess")
     about_chess = trials["text"].map(lambda text: any(word in text for word in chess.nouns))
     shares = about_chess[trials["direction"] == "vector:chess"].groupby(trials["condition"]).mean()
-    assert shares["no-steering"] == 0
-    assert shares["incidence"] > 0.25
+    assert shares["no-steering"] < 0.1
+    assert shares["incidence"] > 0.5
 
 
 @pytest.fixture
