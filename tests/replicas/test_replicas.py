@@ -93,6 +93,14 @@ def test_the_readings_of_one_engine_in_order(one: Any, two: Any) -> None:
     )
 
 
+def test_the_divergences_of_one_engine(one: Any, two: Any) -> None:
+    sets = [(Add(direction(k), boost, 1),) for k in range(3) for boost in (1.0, 8.0)]
+    texts = [(Request(f"{k}", (9, 10 + k), prefill_ids=(11, 12, 13 + k)), sets[k % 3 :]) for k in range(9)]
+    for found, expected in zip(two.divergences(texts), one.divergences(texts), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert expected[:, 1].max() > 0.01
+
+
 def test_texts_are_drawn_as_they_are_needed(two: Any) -> None:
     drawn = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,19 @@ from study_folders import contents, make_study, run, run_killed, settings
 from typer.testing import CliRunner
 
 from esr.errors import UserError
-from esr.steering.divergence import check_divergence, divergence
+from esr.steering.divergence import divergence
+from esr.steering.engine import Request
 from esr.steering.hooks import hooked, residual_of
 from esr.steering.interventions import Add, Direction
 from esr.studies.calibration.records import CalibrationSettings
 from esr.studies.calibration.surrogate import LEVELS, hints, surrogate_boosts
-from esr.studies.checking import Check, check_study
 from esr.studies.config import read_config
 from esr.studies.planning import plan_run
-from esr.studies.progress import Silent
-from esr.studies.runner import run_study
 from esr.studies.store import Store
 from esr.studies.study import Study
 
 PROMPT, RESPONSE = (1, 9, 14, 23), (31, 8, 40, 12, 57, 20, 33)
+TEXT = Request("text", PROMPT, prefill_ids=RESPONSE)
 
 
 def slow(subject: Any, boost: float, vector: torch.Tensor) -> list[float]:
@@ -56,27 +54,23 @@ def test_divergence_is_the_slow_one_and_zero_without_steering(tiny_subject: Any,
     subject = tiny_subject(arch)
     direction = Direction("d", subject.require_reader().direction(5))
     boosts = (0.0, 0.5, 2.0, 8.0)
-    found = divergence(subject, PROMPT, RESPONSE, [(), *((Add(direction, b, 1),) for b in boosts)])
+    found = divergence(subject, TEXT, [(), *((Add(direction, b, 1),) for b in boosts)])
     assert found.shape == (5, 3)
     assert found[:2] == pytest.approx(0, abs=1e-6)
     for row, boost in zip(found[1:], boosts, strict=True):
         assert row == pytest.approx(slow(subject, boost, torch.from_numpy(direction.vector.copy())), rel=1e-3, abs=1e-6)
     assert (np.diff(found[1:, 1]) > 0).all()
     assert found[:, 1].max() <= 1
-    again = divergence(subject, PROMPT, RESPONSE, [(), *((Add(direction, b, 1),) for b in boosts)])
+    again = divergence(subject, TEXT, [(), *((Add(direction, b, 1),) for b in boosts)])
     assert (again == found).all()
 
 
 def test_what_cannot_be_read_is_refused(tiny_subject: Any) -> None:
     subject = tiny_subject("llama")
     with pytest.raises(UserError, match=r"over a response to a prompt. Got 0 response tokens"):
-        divergence(subject, PROMPT, (), [()])
+        divergence(subject, Request("text", PROMPT), [()])
     with pytest.raises(UserError, match="fits into the model's context"):
-        divergence(subject, PROMPT, RESPONSE * 2000, [()])
-    from dataclasses import replace
-
-    with pytest.raises(UserError, match=r"without its decoder weights.*surrogate = false"):
-        check_divergence(replace(subject, layers=[]))
+        divergence(subject, Request("text", PROMPT, prefill_ids=RESPONSE * 2000), [()])
     with pytest.raises(UserError, match="only the pooled method has use for a surrogate"):
         CalibrationSettings(method="bisection", surrogate=True, upper=9, prior_mean=3, prior_sd=2)
 
@@ -151,50 +145,30 @@ def test_the_plan_says_what_the_surrogate_reads(tmp_path: Path, values: dict[str
     assert "The surrogate reads 24 texts" in " ".join(said.output.split())
 
 
-def test_a_reading_is_of_one_study_and_lets_replicas_go_on(
+def test_a_reading_is_of_one_study_and_replicas_read_the_same(
     tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read at another temperature is read again; what is read needs no model in this process."""
+    """What was read at another temperature is read again."""
     pytest.importorskip("ray")
-    study = tmp_path / "study"
     directions = {"count": 4, "latents": [3, 5, 7, 9], "relevance": "none"}  # the same, whatever the temperature
-    make_study(study, values | {"directions": directions})
-
-    def replicas() -> None:
-        config = read_config(study)
-        engine = config.engine.model_copy(update={"replicas": 2})
-        run_study(study, config.model_copy(update={"engine": engine}), config.experiments, Silent())
-
-    def looked(found: Path) -> Check:
-        text = (found / "study.toml").read_text()
-        (found / "study.toml").write_text(text.replace("[engine]\n", "[engine]\nreplicas = 2\n"))
-        (check,) = (one for one in check_study(found, ask_judge=False) if one.name == "engine")
-        (found / "study.toml").write_text(text)
-        return check
-
-    with pytest.raises(UserError, match=r"vllm, or replicas.*without replicas until"):
-        replicas()
-    assert (looked(study).state, "replicas" in looked(study).found) == ("failed", True)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    stored = []
-    for temperature in (0.5, 0.9):
-        text = (study / "study.toml").read_text()
-        (study / "study.toml").write_text(re.sub("temperature = .*", f"temperature = {temperature}", text))
-        with monkeypatch.context() as patch:
-            patch.setattr("esr.studies.runner.calibrate", stop)
-            with pytest.raises(KeyboardInterrupt):
-                run(study)
-        with Store.reading(study) as store:
-            stored.append(store.records("surrogate"))
-    (one,), (other,) = (list(found.values()) for found in stored)
-    assert one["variation"] != other["variation"]
-    assert looked(study).state == "ok"
-    with monkeypatch.context() as patch:
-        patch.setattr("esr.studies.runner.calibrate", stop)
+    monkeypatch.setattr("esr.studies.runner.calibrate", stop)
+
+    def read(study: Path, temperature: float, engine: dict[str, Any]) -> dict[str, Any]:
+        """What the surrogate read of a study stopped before its calibration."""
+        changed = values | {"directions": directions, "engine": engine}
+        (study / "study.toml").unlink(missing_ok=True)
+        make_study(study, changed | {"sampling": values["sampling"] | {"temperature": temperature}})
         with pytest.raises(KeyboardInterrupt):
-            replicas()  # reaches the calibration
-    run(study)
-    replicas()  # nothing is left to do
+            run(study)
+        with Store.reading(study) as store:
+            (found,) = store.records("surrogate").values()
+        return found
+
+    one, several = tmp_path / "one", {"replicas": 2, "batch_size": 4}
+    first, other = read(one, 0.5, {}), read(one, 0.9, {})
+    assert first["variation"] != other["variation"]
+    assert read(tmp_path / "two", 0.9, several) == other

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vllm_requests import answers, differing, mixed_requests
+from vllm_requests import answers, check_divergences, differing, mixed_requests, texts_to_compare
 
 from esr.steering.vllm.table import RequestTable, _Row
 
@@ -13,11 +13,12 @@ from esr.steering.vllm.table import RequestTable, _Row
 def test_chunked_prefill_and_preemption(
     organism: Any, run_engine: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = {"again": 0, "chunks": 0}
+    seen = {"again": 0, "chunks": 0, "compared again": 0}
     restart, lay_out = _Row.restart, RequestTable._lay_out
 
     def counted(self: Any) -> None:
         seen["again"] += 1
+        seen["compared again"] += bool(self.compared)
         restart(self)
 
     def looked_at(self: Any, rows: Any, starts: Any, lengths: Any) -> Any:
@@ -31,5 +32,10 @@ def test_chunked_prefill_and_preemption(
     cache_gib = 8 * 2**20 / 2**30  # 8 MiB: 2,048 tokens
     with run_engine(organism.spec, batch_size=16, max_batched_tokens=64, cache_gib=cache_gib) as engine:
         assert differing(answers(engine, requests), answers(reference, requests)) == []
+        running = engine.generate(requests)
+        first = next(running)
+        check_divergences(engine, reference, texts_to_compare(organism, [(150, 250), (90, 60)], sets=20))
+        assert len([first, *running]) == len(requests)
+    assert seen["compared again"] > 0
     assert seen["again"] > 0
     assert seen["chunks"] > 20

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from vllm_requests import answers, differing, mixed_requests
+from vllm_requests import answers, check_divergences, differing, mixed_requests, texts_to_compare
 
 from esr.errors import SteeringError
 from esr.steering.engine import Request, Sampling
@@ -32,6 +32,7 @@ def check_answers_and_readings(engine: Any, organism: Any, reference: Any, n: in
     latents = np.argsort(-expected.total)[:5].tolist()
     read = [e.read(ids, latents, request.interventions, prompt_length=40) for e in (engine, reference)]
     np.testing.assert_allclose(*read, atol=1e-4)
+    check_divergences(engine, reference, texts_to_compare(organism, [(40, 30)], sets=8))
 
 
 def test_an_own_process(organism: Any, run_engine: Any, reference: Any) -> None:

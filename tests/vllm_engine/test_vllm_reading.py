@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vllm_requests import interventions, mixed_requests
+from vllm_requests import check_divergences, interventions, mixed_requests, texts_to_compare
 
-from esr.errors import UserError
+from esr.errors import SteeringError, UserError
 from esr.steering.engine import Request
+from esr.steering.interventions import Add, Direction
 
 
 def test_read_is_hugging_faces(organism: Any, engine: Any, reference: Any) -> None:
@@ -39,6 +40,25 @@ def test_activity_is_hugging_faces(organism: Any, engine: Any, reference: Any) -
     texts = [(r.prompt_ids, 1, len(r.prompt_ids)) for r in requests[:3]]
     for top, other in zip(engine.max_activations(texts), reference.max_activations(texts), strict=True):
         np.testing.assert_allclose(top, other, atol=1e-4)
+
+
+def test_divergences_are_hugging_faces(organism: Any, engine: Any, reference: Any) -> None:
+    """Of texts with more response tokens than are compared and with one, under more sets than run at a time."""
+    texts = texts_to_compare(organism, [(1, 1), (30, 90), (50, 71)], sets=80)
+    check_divergences(engine, reference, texts)
+
+
+def test_nothing_is_kept_of_texts_that_were_compared(organism: Any, engine: Any, table: Any) -> None:
+    push = Add(Direction("ones", np.ones(organism.d_model)), 3e38, 1)
+    text = Request("text", (1, 40), prefill_ids=(50, 51))
+    with pytest.raises(SteeringError, match="not finite in request text at layer 1"):
+        list(engine.divergences([(text, [(push, push)])]))
+    running = engine.divergences([(text, [()]), (text, [()])])
+    next(running)
+    running.close()
+    assert (table._plain, table._rows) == ({}, {})
+    with pytest.raises(UserError, match="0 response tokens"):
+        list(engine.divergences([(Request("text", (1, 40)), [()])]))
 
 
 def test_no_latents_and_one_token(engine: Any) -> None:

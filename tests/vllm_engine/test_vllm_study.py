@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
@@ -51,6 +53,29 @@ def test_a_greedy_study_is_hugging_faces(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("esr.steering.make.start_engine", refuse)
     run_small(by_vllm)
+
+
+def test_the_surrogate_is_hugging_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in a study of each, stopped before its calibration."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esr.studies.runner.calibrate", stop)
+    found = []
+    for backend in ("vllm", "hf"):
+        folder = make(tmp_path / backend, backend)
+        path = folder / "study.toml"
+        text = re.sub(r"(?m)^#? *surrogate = false", "surrogate = true", path.read_text())
+        path.write_text(text)
+        with pytest.raises(KeyboardInterrupt):
+            run_small(folder)
+        found.append(Study.open(folder).surrogate)
+    by_vllm, by_hf = found
+    assert len(by_hf) == 5 * 12
+    assert by_hf["variation"].max() > 0.3
+    pd.testing.assert_frame_equal(by_vllm, by_hf, atol=1e-4)
 
 
 def test_a_sampled_study_keeps_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

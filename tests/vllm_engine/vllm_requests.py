@@ -83,3 +83,29 @@ def differing(one: dict[str, Response], other: dict[str, Response]) -> list[str]
     """Ids of the requests that were not answered in the same way."""
     assert one.keys() == other.keys()
     return [id for id in one if one[id] != other[id]]
+
+
+def texts_to_compare(
+    subject: Any, lengths: Sequence[tuple[int, int]], sets: int, seed: int = 0
+) -> list[tuple[Request, list[tuple[Intervention, ...]]]]:
+    """One text for each (prompt tokens, response tokens), with that many sets of interventions, the first empty."""
+    rng = np.random.default_rng(seed)
+    vocabulary = subject.model.get_input_embeddings().num_embeddings
+    tokens = [tuple(rng.integers(8, vocabulary, size=sum(both)).tolist()) for both in lengths]
+    return [
+        (
+            Request(f"t{k}", ids[: both[0]], prefill_ids=ids[both[0] :], clamp_reads=("incoming", "steered")[k % 2]),
+            [(), *(interventions(subject, rng, range(subject.n_layers)) for _ in range(sets - 1))],
+        )
+        for k, (ids, both) in enumerate(zip(tokens, lengths, strict=True))
+    ]
+
+
+def check_divergences(engine: Engine, reference: Engine, texts: Sequence[tuple[Request, Any]]) -> None:
+    """Both engines find the same, and that steering does something."""
+    found, expected = list(engine.divergences(texts)), list(reference.divergences(texts))
+    assert [f.shape for f in found] == [(len(sets), 3) for _, sets in texts]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(one[0], 0, atol=1e-5)
+        assert other[:, 1].max() > 0.1

@@ -13,6 +13,7 @@ and averaged over the positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,62 +34,55 @@ MOST_TOKENS = 2048  # of one forward pass, unless one text alone is longer
 MOST_NUMBERS = 2**25  # next-token probabilities held at once
 
 
-def check_divergence(subject: Subject) -> None:
-    """Raises UserError for a subject whose weights are elsewhere, as under the vllm backend or with replicas."""
-    if len(subject.layers) != subject.n_layers:
-        raise elsewhere()
-
-
-def elsewhere() -> UserError:
-    """What is said where the model's weights are not in this process."""
-    return UserError(
-        "the surrogate reads next-token distributions of the model in this process",
-        "a subject without its decoder weights (vllm, or replicas)",
-        'Run with [engine] backend = "hf" and without replicas until thresholds are found (replicas may do the rest),'
-        " or set [calibration] surrogate = false",
-    )
-
-
-def divergence(
-    subject: Subject,
-    prompt_ids: Sequence[int],
-    response_ids: Sequence[int],
-    interventions: Sequence[tuple[Intervention, ...]],
-) -> NDArray[np.float64]:
-    """How far each set of interventions moves the next-token distributions over one response.
-
-    Returns float64 [sets, measures], the measures in the order of ``MEASURES``. Batches follow from the arguments
-    alone, so the same call gives the same numbers. Raises UserError for an empty response, one beyond the context, and
-    interventions the subject cannot run; SteeringError when the positions changed are not those scheduled.
-    """
-    check_divergence(subject)
-    text = (*prompt_ids, *response_ids)
-    if not prompt_ids or not response_ids:
-        raise UserError("a divergence is read over a response to a prompt", f"{len(response_ids)} response tokens")
-    if subject.context is not None and len(text) > subject.context:
-        raise UserError(f"a text fits into the model's context of {subject.context} tokens", len(text), "Shorten it")
-    for own in interventions:
+def check_divergence(subject: Subject, request: Request, sets: Sequence[tuple[Intervention, ...]]) -> None:
+    """Raises UserError for an empty response, one beyond the context, and interventions the subject cannot run."""
+    length = len(request.prompt_ids) + len(request.prefill_ids)
+    if not request.prefill_ids:
+        raise UserError("a divergence is read over a response to a prompt", "0 response tokens")
+    if subject.context is not None and length > subject.context:
+        raise UserError(f"a text fits into the model's context of {subject.context} tokens", length, "Shorten it")
+    for own in sets:
         check_interventions(subject, own)
-    n = min(MOST_POSITIONS, len(response_ids))
-    places = np.unique(np.linspace(len(prompt_ids) - 1, len(text) - 2, n).round().astype(int))
-    keep, following = torch.from_numpy(places), torch.tensor(text)[places + 1]
+
+
+def compared(request: Request) -> tuple[int, ...]:
+    """The positions of the text, rising, whose next-token distributions are compared."""
+    prompt, response = len(request.prompt_ids), len(request.prefill_ids)
+    n = min(MOST_POSITIONS, response)
+    return tuple(np.unique(np.linspace(prompt - 1, prompt + response - 2, n).round().astype(int)).tolist())
+
+
+def divergence(subject: Subject, request: Request, sets: Sequence[tuple[Intervention, ...]]) -> NDArray[np.float64]:
+    """How far each set of interventions moves the next-token distributions over a request's prefill.
+
+    Returns float64 [sets, measures], the measures in the order of ``MEASURES``; the request's own interventions play no
+    part. Batches follow from the arguments alone, so the same call gives the same numbers. Raises UserError as
+    ``check_divergence``; SteeringError when the positions changed are not those scheduled.
+    """
+    check_divergence(subject, request, sets)
+    text, places = request.prompt_ids + request.prefill_ids, compared(request)
+    keep, following = torch.tensor(places), torch.tensor(text)[torch.tensor(places) + 1]
     vocabulary = subject.model.config.get_text_config().vocab_size
     rows = max(1, min(MOST_TOKENS // len(text), MOST_NUMBERS // (len(places) * vocabulary)))
-    plain = _log_probabilities(subject, [_request(prompt_ids, response_ids, ())], keep)[0]
+    plain = _log_probabilities(subject, [replace(request, interventions=())], keep)[0]
     found = []
-    for start in range(0, len(interventions), rows):
-        batch = [_request(prompt_ids, response_ids, own) for own in interventions[start : start + rows]]
+    for start in range(0, len(sets), rows):
+        batch = [replace(request, interventions=own) for own in sets[start : start + rows]]
         for moved in _log_probabilities(subject, batch, keep):
-            found.append(_measures(plain, moved, following.to(moved.device)))
-    return np.array(found).reshape(len(interventions), len(MEASURES))
+            found.append(measures(plain, moved, following.to(moved.device)).mean(0).tolist())
+    return np.array(found).reshape(len(sets), len(MEASURES))
 
 
-def _measures(plain: Tensor, moved: Tensor, following: Tensor) -> list[float]:
+def measures(plain: Tensor, moved: Tensor, following: Tensor) -> Tensor:
+    """The measures at every position, float64 [positions, measures].
+
+    plain, moved: log next-token probabilities, [positions, vocabulary]; following: the text's next token at each.
+    """
     p, q = plain.exp(), moved.exp()
     kl = (p * (plain - moved)).sum(-1)
     tv = (p - q).abs().sum(-1) / 2
-    drop = (plain - moved).gather(-1, following[:, None])
-    return [float(values.double().mean()) for values in (kl, tv, drop)]
+    drop = (plain - moved).gather(-1, following[:, None]).squeeze(-1)
+    return torch.stack([kl, tv, drop], -1).double()
 
 
 @torch.no_grad()
@@ -108,7 +102,3 @@ def _log_probabilities(subject: Subject, requests: Sequence[Request], keep: Tens
         if not finite[row]:
             raise broken(request, row, plans)
     return torch.log_softmax(logits, dim=-1)
-
-
-def _request(prompt: Sequence[int], response: Sequence[int], interventions: tuple[Intervention, ...]) -> Request:
-    return Request("divergence", tuple(prompt), interventions, prefill_ids=tuple(response))

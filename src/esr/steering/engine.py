@@ -157,6 +157,13 @@ class Engine(Protocol):
         positions start..end-1."""
         ...
 
+    def divergences(
+        self, texts: Iterable[tuple[Request, Sequence[tuple[Intervention, ...]]]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """For each (request, sets), in order: how far each set of interventions moves the next-token distributions
+        over the request's prefill, [sets, measures]; see ``esr.steering.divergence``. Nothing is generated."""
+        ...
+
     def about(self) -> dict[str, str]:
         """What computes, for the study's provenance: engine, device and what else determines its numbers. Empty for an
         engine that has not been needed yet."""

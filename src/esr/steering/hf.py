@@ -19,6 +19,7 @@ from esr.errors import UserError
 from esr.steering.batch import Batch, padded_length
 from esr.steering.checks import check_ids, check_request
 from esr.steering.cohorts import Attention, CohortCache, attention_over
+from esr.steering.divergence import divergence
 from esr.steering.engine import Request, Response
 from esr.steering.graphs import Record
 from esr.steering.interventions import Intervention
@@ -143,6 +144,12 @@ class HFEngine:
     def max_activations(self, sequences: Iterable[tuple[Sequence[int], int, int]]) -> Iterator[NDArray[np.float32]]:
         """See ``Engine.max_activations``."""
         return self._texts.max_activations(sequences)
+
+    def divergences(
+        self, texts: Iterable[tuple[Request, Sequence[tuple[Intervention, ...]]]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """See ``Engine.divergences``."""
+        return (divergence(self.subject, request, sets) for request, sets in texts)
 
     def residual(
         self,

@@ -64,6 +64,12 @@ class OnDemand:
         """See ``Engine.max_activations``."""
         return self.started().max_activations(sequences)
 
+    def divergences(
+        self, texts: Iterable[tuple[Request, Sequence[tuple[Intervention, ...]]]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """See ``Engine.divergences``."""
+        return self.started().divergences(texts)
+
     def about(self) -> dict[str, str]:
         """See ``Engine.about``."""
         return {} if self._engine is None else self._engine.about()

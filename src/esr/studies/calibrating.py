@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 
 from esr.errors import UserError
-from esr.steering.divergence import MEASURES, divergence
+from esr.steering.divergence import MEASURES
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
 from esr.studies.calibration.calibrator import make_calibrator
@@ -22,6 +22,7 @@ from esr.studies.measure import Measurer
 from esr.studies.selecting import baseline_tasks
 
 CONDITION = Condition("calibration")
+_SETS = 64  # sets of interventions read over a text at a time: what a replica is handed
 
 
 def read_surrogate(
@@ -39,7 +40,9 @@ def read_surrogate(
     requests = [task.request for task in baseline_tasks(asker)]
     longest = max(1, round(asker.config.sampling.max_new_tokens / 2))
     responses = measurer.generate("directions", requests)
-    texts = [(q.prompt_ids, r.token_ids[:longest]) for q, r in zip(requests, responses, strict=True) if r.token_ids]
+    texts = [
+        replace(q, prefill_ids=r.token_ids[:longest]) for q, r in zip(requests, responses, strict=True) if r.token_ids
+    ]
     if not texts:
         raise UserError("unsteered responses hold text, so that the surrogate can read them", "only empty ones")
     chosen = np.unique(np.linspace(0, len(texts) - 1, min(settings.surrogate_texts, len(texts))).round().astype(int))
@@ -48,11 +51,12 @@ def read_surrogate(
         for direction in directions
         for boost in boosts
     ]
+    starts = list(range(0, len(sets), _SETS))
+    work = [(texts[i], sets[start : start + _SETS]) for i in chosen for start in starts]
     total = np.zeros(len(sets))
-    for i in chosen:
-        prompt, response = texts[i]
-        total += divergence(asker.subject, prompt, response, sets)[:, MEASURES.index("tv")]
-        advance(len(sets))
+    for start, found in zip(starts * len(chosen), measurer.engine.divergences(work), strict=True):
+        total[start : start + _SETS] += found[:, MEASURES.index("tv")]
+        advance(len(found))
     variation = (total / len(chosen)).reshape(len(directions), len(boosts))
     return {"boosts": boosts, "variation": [[float(f"{v:.6g}") for v in row] for row in variation]}
 

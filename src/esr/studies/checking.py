@@ -19,11 +19,9 @@ from esr.errors import UserError
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.experiments.registry import wanted
 from esr.studies.judges import make_judge, preflight
-from esr.studies.lock import is_locked
 from esr.studies.planning import plan_run
 from esr.studies.progress import duration
 from esr.studies.prompts import study_prompts
-from esr.studies.store import Store
 from esr.studies.study import Study
 
 if TYPE_CHECKING:
@@ -119,8 +117,6 @@ class _Preflight:
 
     def engine(self) -> Iterator[Check]:
         backend = self.config.engine.backend
-        if self.config.calibration.surrogate and (backend != "hf" or self.config.engine.replicated):
-            self._check_surrogate()
         if backend == "vllm":
             from esr.steering.vllm.start import check_version
 
@@ -133,15 +129,6 @@ class _Preflight:
             except ImportError:
                 raise UserError("adapters need the extra `train`", "no peft", 'Run pip install "esr[train]"') from None
             yield Check("adapter", "ok", f"{self.config.subject.adapter}, merged by peft {peft.__version__}")
-
-    def _check_surrogate(self) -> None:
-        if (self.folder / "study.sqlite").exists():
-            with Store.reading(self.folder) as store:
-                if is_locked(store) or store.records("surrogate"):
-                    return
-        from esr.steering.divergence import elsewhere
-
-        raise elsewhere()
 
     def prompts(self) -> Iterator[Check]:
         self._prompts = study_prompts(self.config.prompts.file, self.folder, self.config.subject.model)

@@ -16,7 +16,6 @@ import transformers
 
 from esr.directions.concreteness import ConcretenessGrader
 from esr.errors import UserError
-from esr.steering.divergence import check_divergence
 from esr.steering.interventions import Direction
 from esr.steering.make import Check, load_for, make_check, make_engine
 from esr.studies.asking import Asker
@@ -72,8 +71,6 @@ def run_study(
         hashes = {"weights": subject.fingerprint, "prompts": content_key(list(prompts)), "judge's rules": judge.key}
         hold_files(store, hashes | candidates.hashes)
         subject_key = content_key(config.subject.digest(), subject.fingerprint)
-        if config.calibration.surrogate and not _surrogate_is_read(store, asker, candidates, subject_key):
-            check_divergence(subject)
         _hold_provenance(store, subject, {})
         coverage = Coverage.of(config.judge)
         record_judge(store, judge, config.judge, coverage)
@@ -127,15 +124,6 @@ def _surrogate_key(asker: Asker, directions: Sequence[Direction], subject_key: s
     config = asker.config
     read = [[d.id, d.digest] for d in directions], config.calibration.describe()
     return content_key(*read, config.selection_key(), list(asker.prompts), subject_key)
-
-
-def _surrogate_is_read(store: Store, asker: Asker, candidates: Candidates, subject_key: str) -> bool:
-    """Whether the surrogate has nothing left to read: it is done, or the thresholds are known."""
-    chosen = store.record("selection", asker.config.selection_key())
-    if is_locked(store) or chosen is None:
-        return is_locked(store)
-    directions = [candidates.by_id(c.id) for c in Selection.from_json(chosen).chosen]
-    return store.record("surrogate", _surrogate_key(asker, directions, subject_key)) is not None
 
 
 @dataclass

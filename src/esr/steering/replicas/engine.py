@@ -86,15 +86,21 @@ class Replicas:
         for activity in self.activity((Request("read", tuple(ids)), start, end) for ids, start, end in sequences):
             yield activity.maximum
 
-    def _in_order(self, method: str, texts: Iterator[Any]) -> Iterator[Any]:
-        """Results in the order of the texts, of which a bounded number is drawn ahead."""
+    def divergences(
+        self, texts: Iterable[tuple[Request, Sequence[tuple[Intervention, ...]]]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """See ``Engine.divergences``. Texts are handed out one by one: each is read many times."""
+        return self._in_order("divergences", iter(texts), 1)
+
+    def _in_order(self, method: str, texts: Iterator[Any], each: int = _TEXTS) -> Iterator[Any]:
+        """Results in the order of the texts, of which a bounded number is drawn ahead. ``each``: texts in one batch."""
         results: dict[int, Any] = {}
         drawn = given = 0
-        window = _TEXTS * _READ_AHEAD * self._settings.replicas
+        window = each * _READ_AHEAD * self._settings.replicas
 
         def batches() -> Iterator[list[Item]]:
             nonlocal drawn
-            while batch := list(islice(texts, _TEXTS)):
+            while batch := list(islice(texts, each)):
                 items = list(enumerate(batch, drawn))
                 drawn += len(batch)
                 yield items

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esr.steering.engine import Engine, Request
+    from esr.steering.interventions import Intervention
 
 Item = tuple[int, Any]
 """(place in the work, what to do or what came out)."""
@@ -59,5 +60,13 @@ class Replica:
         """See ``Engine.readings``; the latents are the same in all items."""
         latents = items[0][1][1]
         found = self._started().readings([request for _, (request, _) in items], latents)
+        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
+            yield place, result
+
+    def divergences(
+        self, items: Sequence[tuple[int, tuple[Request, Sequence[tuple[Intervention, ...]]]]]
+    ) -> Iterator[Item]:
+        """See ``Engine.divergences``; in order."""
+        found = self._started().divergences([text for _, text in items])
         for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
             yield place, result

@@ -11,7 +11,7 @@ from esr.errors import SteeringError
 from esr.steering.checks import check_counts, not_finite
 from esr.steering.engine import Request, Sampling
 from esr.steering.interventions import Add
-from esr.steering.vllm.wire import EXTRA, Reading, Report, pack_request
+from esr.steering.vllm.wire import EXTRA, Comparing, Reading, Report, pack_request
 
 _AHEAD = 2  # requests handed to vLLM per request in flight: enough that it never waits for the next
 _ONE_TOKEN = Sampling(temperature=0, max_new_tokens=1)
@@ -31,7 +31,7 @@ class Done:
     counts: dict[int, int]
     """{layer: positions changed}; verified."""
     data: list[bytes]
-    """The reading, if one was asked for."""
+    """What was to be found out about the text, packed; empty for a response."""
 
 
 class Client:
@@ -51,8 +51,9 @@ class Client:
         answers: list[Any] = self._vllm.collective_rpc(method, args=arguments)
         return answers
 
-    def run(self, work: Iterable[tuple[Request, Reading | None]]) -> Iterator[Done]:
-        """Do all of the work, which has been checked, and yield as it finishes. A reading generates one token.
+    def run(self, work: Iterable[tuple[Request, Reading | Comparing | None]]) -> Iterator[Done]:
+        """Do all of the work, which has been checked, and yield as it finishes. What only finds something out about a
+        text generates one token, for vLLM always does.
 
         Raises SteeringError when positions changed are not the positions scheduled, or NaN or infinity appeared.
         """
@@ -61,8 +62,8 @@ class Client:
             while True:
                 new = list(islice(waiting, self._most - len(running)))
                 self._register([request for _, (request, _) in new])
-                for place, (request, reading) in new:
-                    running[self._submit(request, reading)] = place, request
+                for place, (request, wanted) in new:
+                    running[self._submit(request, wanted)] = place, request
                 if not running:
                     return
                 for key, reports in self._wait(running.keys()):
@@ -70,10 +71,10 @@ class Client:
         finally:
             self._give_up(list(running))
 
-    def _submit(self, request: Request, reading: Reading | None) -> int:
+    def _submit(self, request: Request, wanted: Reading | Comparing | None) -> int:
         self._key += 1
-        sampling = request.sampling if reading is None else _ONE_TOKEN
-        parameters = self._parameters(sampling, request.seed, pack_request(self._key, request, reading))
+        sampling = request.sampling if wanted is None else _ONE_TOKEN
+        parameters = self._parameters(sampling, request.seed, pack_request(self._key, request, wanted))
         self._vllm.add_request(str(self._key), self._prompt(request), parameters)
         return self._key
 

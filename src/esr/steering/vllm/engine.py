@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from esr.errors import SteeringError, UserError
 from esr.steering.checks import check_ids, check_interventions, check_span
+from esr.steering.divergence import MEASURES, check_divergence, compared
 from esr.steering.engine import Request, Response, text_request
 from esr.steering.interventions import Intervention
 from esr.steering.settings import VLLMSettings
@@ -27,7 +29,7 @@ from esr.steering.vllm import start
 from esr.steering.vllm.client import Client, Done
 from esr.steering.vllm.requests import check_for_vllm
 from esr.steering.vllm.start import check_subject, check_version
-from esr.steering.vllm.wire import Reading, unpack_activity, unpack_latents
+from esr.steering.vllm.wire import Comparing, Reading, unpack_activity, unpack_latents, unpack_measures
 from esr.subjects.latents import Activity, check_latent
 from esr.subjects.loading import Subject
 
@@ -49,6 +51,7 @@ class VLLMEngine:
         self._vllm = start.start(subject, settings or VLLMSettings(), batch_size)
         self._client = Client(self._vllm, batch_size, subject.end_ids)
         self._texts_at_once = batch_size
+        self._text = 0  # number of the last text whose next-token distributions were compared
         self.context = int(self._vllm.model_config.max_model_len)
         """Most tokens of a prompt and its response."""
         try:
@@ -138,6 +141,28 @@ class VLLMEngine:
         """See ``Engine.max_activations``."""
         for activity in self.activity((Request("read", tuple(ids)), begin, end) for ids, begin, end in sequences):
             yield activity.maximum
+
+    def divergences(
+        self, texts: Iterable[tuple[Request, Sequence[tuple[Intervention, ...]]]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """See ``Engine.divergences``. A text's plain distributions, up to ``MOST_POSITIONS`` of them, stay in the
+        workers while it is read."""
+        for request, sets in texts:
+            self._check_text(request)
+            check_divergence(self.subject, request, sets)
+            self._text += 1
+            plain = Comparing(self._text, compared(request), plain=True)
+            try:
+                for _ in self._client.run([(replace(request, interventions=()), plain)]):
+                    pass
+                moved = replace(plain, plain=False)
+                work = ((replace(request, interventions=own), moved) for own in sets)
+                found = np.zeros((len(sets), len(MEASURES)))
+                for done in self._client.run(work):
+                    found[done.place] = unpack_measures(done.data)
+            finally:
+                self._client.call("esr_forget", plain.text)
+            yield found
 
     def _check_text(self, request: Request) -> None:
         length = len(request.prompt_ids) + len(request.prefill_ids)

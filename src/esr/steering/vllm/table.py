@@ -7,7 +7,7 @@ prompt, a chunk of one, or a single token. ``begin`` lays the interventions of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,19 @@ import torch
 from torch import Tensor
 
 from esr.errors import SteeringError
+from esr.steering.divergence import measures
 from esr.steering.engine import Request
 from esr.steering.interventions import Direction
 from esr.steering.plan import LayerPlan
-from esr.steering.vllm.wire import Reading, Report, pack_activity, pack_latents, unpack_request
+from esr.steering.vllm.wire import (
+    Comparing,
+    Reading,
+    Report,
+    pack_activity,
+    pack_latents,
+    pack_measures,
+    unpack_request,
+)
 from esr.subjects.latents import Activity, LatentReader
 from esr.subjects.tiles import activities
 
@@ -29,17 +38,25 @@ class _Row:
     """One request."""
 
     request: Request
-    reading: Reading | None
+    wanted: Reading | Comparing | None
     processed: int = 0
     counts: dict[int, int] = field(default_factory=dict)
     broken: str = ""
     skipped: str = ""
     latents: list[Tensor] = field(default_factory=list)
     activity: Activity | None = None
+    compared: list[Tensor] = field(default_factory=list)
+    """[positions, vocabulary] log probabilities of a text's plain request, [positions, measures] of the others."""
+
+    @property
+    def reading(self) -> Reading | None:
+        """What to read of it."""
+        return self.wanted if isinstance(self.wanted, Reading) else None
 
     def restart(self) -> None:
         """Forget what was done: a preempted request is computed again from its first token."""
         self.processed, self.counts, self.latents, self.activity = 0, dict.fromkeys(self.counts, 0), [], None
+        self.compared = []
 
 
 @dataclass(frozen=True)
@@ -77,13 +94,14 @@ class RequestTable:
         self._vectors: dict[str, Tensor] = {}
         self._rows: dict[str, _Row] = {}  # by vLLM's id
         self._ids: dict[int, str] = {}  # by the engine's key
+        self._plain: dict[int, Tensor] = {}  # by the number of the text
         self._order: tuple[str, ...] = ()
         self._plans: dict[int, LayerPlan] = {}
         self._finite = torch.ones(0, dtype=torch.bool, device=device)
         self._step: _Step | None = None
         self._last: list[_Row] = []
         self._awaits_logits = False
-        self._reads_now = False
+        self._reads_now = self._compares_now = False
 
     def register(self, vectors: dict[str, bytes]) -> None:
         """Keep directions, {digest: float32 bytes}, here and on the device."""
@@ -96,9 +114,9 @@ class RequestTable:
         """A request vLLM is about to run for the first time, or again from its start."""
         if id in self._rows:
             return
-        request, reading = unpack_request(packed, token_ids, self._directions)
+        request, wanted = unpack_request(packed, token_ids, self._directions)
         layers = {i.layer for i in request.interventions} & self.layers
-        self._rows[id] = _Row(request, reading, counts=dict.fromkeys(layers, 0))
+        self._rows[id] = _Row(request, wanted, counts=dict.fromkeys(layers, 0))
         self._ids[packed["key"]] = id
 
     # ---- one step
@@ -122,6 +140,7 @@ class RequestTable:
             self._order, self._plans = order, self._plan(rows)
             self._finite = torch.ones(len(rows), dtype=torch.bool, device=self._device)
         self._reads_now = self._reads and any(row.reading is not None for row in rows)
+        self._compares_now = any(isinstance(row.wanted, Comparing) for row in rows)
         self._step = self._lay_out(rows, list(starts), list(lengths))
         self._last, self._awaits_logits = rows, True
 
@@ -195,6 +214,38 @@ class RequestTable:
                     (activity,) = activities(self._reader, [stretch])
                     row.activity = activity if row.activity is None else row.activity + activity
 
+    @torch.inference_mode()
+    def compare(self, hidden: Tensor, logits_of: Callable[[Tensor], Tensor | None]) -> None:
+        """Compare next-token distributions where requests ask for it.
+
+        hidden: [N, d_model], what the step's forward pass gave; ``logits_of`` makes logits [n, vocabulary] of some of
+        it, or None on workers that do not have them. Every worker calls it for the same positions: tensor-parallel ones
+        make the logits together.
+        """
+        step, at = self._step, 0
+        if step is None or not self._compares_now:
+            return
+        for k, (row, start, length) in enumerate(zip(step.rows, step.starts, step.lengths, strict=True)):
+            stretch, at = hidden[at : at + length], at + length
+            if not isinstance(row.wanted, Comparing):
+                continue
+            places = [place for place in row.wanted.places if start <= place < start + length]
+            logits = logits_of(stretch[[place - start for place in places]]) if places else None
+            if logits is None:
+                continue
+            self._finite[k] &= torch.isfinite(logits).all()
+            found = torch.log_softmax(logits.float(), dim=-1)
+            if not row.wanted.plain:
+                done = sum(map(len, row.compared))
+                text = row.request.prompt_ids + row.request.prefill_ids
+                following = torch.tensor([text[place + 1] for place in places], device=found.device)
+                found = measures(self._plain[row.wanted.text][done : done + len(places)], found, following)
+            row.compared.append(found)
+
+    def forget(self, text: int) -> None:
+        """Drop a text's plain distributions."""
+        self._plain.pop(text, None)
+
     def logits(self, logits: Tensor | None) -> None:
         """Look at a step's logits, [requests, vocabulary]; None on workers that do not have them."""
         if not self._awaits_logits or logits is None:
@@ -227,6 +278,12 @@ class RequestTable:
             data = pack_activity(row.activity)
         elif row.latents:
             data = pack_latents(torch.cat(row.latents).numpy())
+        elif row.compared and isinstance(row.wanted, Comparing):
+            compared = torch.cat(row.compared)
+            if row.wanted.plain:
+                self._plain[row.wanted.text] = compared
+            else:
+                data = pack_measures(compared.mean(0).cpu().numpy())
         return Report(row.processed, row.counts, row.broken, row.skipped, data)
 
     def _collect(self) -> None:

@@ -32,6 +32,19 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Comparing:
+    """Compare next-token distributions while a text is teacher-forced (``esr.steering.divergence``)."""
+
+    text: int
+    """Number of the text: all requests that read it have the same."""
+    places: tuple[int, ...]
+    """Positions of the text to compare at, rising."""
+    plain: bool
+    """Whether this request gives the distributions that the text's other requests are compared with. It has to have
+    finished before they begin."""
+
+
+@dataclass(frozen=True)
 class Report:
     """What one worker did for one finished request."""
 
@@ -44,7 +57,8 @@ class Report:
     skipped: str
     """Why positions were not seen, in words; ``""``: all were."""
     data: list[bytes]
-    """The reading, as ``pack_latents`` or ``pack_activity`` made it; empty on workers that do not read."""
+    """The reading or comparison, as ``pack_latents``, ``pack_activity`` or ``pack_measures`` made it; empty on workers
+    that have none."""
 
     def packed(self) -> list[Any]:
         """As plain data."""
@@ -57,14 +71,15 @@ class Report:
         return cls(processed, dict(counts), broken, skipped, list(data))
 
 
-def pack_request(key: int, request: Request, reading: Reading | None = None) -> dict[str, Any]:
-    """All that a worker needs beyond the token ids, which it has."""
+def pack_request(key: int, request: Request, wanted: Reading | Comparing | None = None) -> dict[str, Any]:
+    """All that a worker needs beyond the token ids, which it has. ``wanted``: what to find out about the text."""
     return {
         "key": key,
         "prompt": len(request.prompt_ids),
         "clamp_reads": request.clamp_reads,
         "interventions": [_pack_intervention(i) for i in request.interventions],
-        "reading": None if reading is None else [_listed(reading.latents), reading.start, reading.end],
+        "reading": [_listed(wanted.latents), wanted.start, wanted.end] if isinstance(wanted, Reading) else None,
+        "comparing": [wanted.text, list(wanted.places), wanted.plain] if isinstance(wanted, Comparing) else None,
     }
 
 
@@ -81,7 +96,7 @@ def _pack_intervention(i: Intervention) -> list[Any]:
 
 def unpack_request(
     data: Mapping[str, Any], token_ids: Sequence[int], directions: Mapping[str, Direction]
-) -> tuple[Request, Reading | None]:
+) -> tuple[Request, Reading | Comparing | None]:
     """The inverse of ``pack_request``; the request's id is its key, its sampling is left at the default."""
     interventions: list[Intervention] = []
     for kind, what, value, layer, start, end in data["interventions"]:
@@ -98,10 +113,13 @@ def unpack_request(
         interventions=tuple(interventions),
         clamp_reads=data["clamp_reads"],
     )
-    if data["reading"] is None:
-        return request, None
-    latents, start, end = data["reading"]
-    return request, Reading(None if latents is None else tuple(latents), start, end)
+    if data["reading"] is not None:
+        latents, start, end = data["reading"]
+        return request, Reading(None if latents is None else tuple(latents), start, end)
+    if data["comparing"] is not None:
+        text, places, plain = data["comparing"]
+        return request, Comparing(text, tuple(places), plain)
+    return request, None
 
 
 def pack_latents(activations: NDArray[np.float32]) -> list[bytes]:
@@ -133,3 +151,13 @@ def unpack_activity(data: Sequence[bytes]) -> Activity:
         np.frombuffer(total, np.float64).copy(),
         np.frombuffer(active, np.int64).copy(),
     )
+
+
+def pack_measures(measures: NDArray[np.float64]) -> list[bytes]:
+    """Measures of one request as bytes."""
+    return [measures.astype(np.float64).tobytes()]
+
+
+def unpack_measures(data: Sequence[bytes]) -> NDArray[np.float64]:
+    """The inverse of ``pack_measures``."""
+    return np.frombuffer(data[0], np.float64).copy()

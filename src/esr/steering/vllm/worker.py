@@ -4,7 +4,8 @@ vLLM adds ``SteeringWorker`` to its worker class (``worker_extension_cls``); the
 wraps three things of the worker's own: the model runner's ``execute_model``, to see which requests are new and how many
 tokens of each come next; the place where the order of the batch is known; and ``compute_logits``, to see that they are
 finite. Forward hooks on the decoder layers do the steering, so the model must run eagerly: compiled code would call no
-hook, and the positions counted would fall short of those scheduled.
+hook, and the positions counted would fall short of those scheduled. One on the whole model compares next-token
+distributions, where a request asks for that.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class SteeringWorker:
         """See ``RequestTable.register``."""
         self.esr_table.register(vectors)
 
+    def esr_forget(self, text: int) -> None:
+        """See ``RequestTable.forget``."""
+        self.esr_table.forget(text)
+
     def esr_take(self, keys: list[int]) -> list[list[Any]]:
         """See ``RequestTable.take``."""
         return self.esr_table.take(keys)
@@ -73,6 +78,12 @@ def install(runner: Any, layers: dict[int, nn.Module], table: RequestTable) -> N
         return logits
 
     model.compute_logits = looked_at
+
+    def compare(_module: nn.Module, _args: Any, hidden: Any) -> None:
+        if isinstance(hidden, Tensor):  # else the next pipeline stage has the last layers
+            table.compare(hidden, compute_logits)
+
+    model.register_forward_hook(compare)
 
 
 def _hook(table: RequestTable, number: int) -> Callable[..., Any]:

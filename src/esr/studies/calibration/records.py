@@ -50,7 +50,7 @@ class CalibrationSettings(BaseModel):
     """``bisection`` only: how many Beta observations the mean of one complete round counts for, > 0 (published: 5)."""
     surrogate: bool = False
     """``pooled`` only: first read how far each boost moves the next tokens of unsteered responses, and let that predict
-    the thresholds: forward passes instead of generations and judgements. Needs the hf engine."""
+    the thresholds: forward passes instead of generations and judgements."""
     surrogate_boosts: int = Field(default=12, strict=True)
     """``surrogate`` only: boosts read per direction, >= 2."""
     surrogate_texts: int = Field(default=10, strict=True)
