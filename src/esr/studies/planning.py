@@ -9,12 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from esr.errors import UserError
-from esr.judging.records import Judgement, Scored
+from esr.judging.records import Scored
 from esr.steering.engine import Response
 from esr.studies.conditions import CONTROL
 from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.experiments.registry import Experiment, wanted
-from esr.studies.grading import LEFT_OUT
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store, TrialRow
@@ -143,20 +142,19 @@ class _Known:
 
 def _known(store: Store, cells: int, keys: Sequence[str], judge: str, coverage: Coverage) -> _Known:
     notes = {key: store.record("experiment", key) or {} for key in keys}
-    trials = store.trials()
     begun, waiting = {}, set[str]()
+    progress, unfinished = store.progress(judge), store.unfinished(judge)
     for key, noted in notes.items():
         if names := noted.get("controls"):
-            own = [row for row in trials if row.condition in names]
             starts = noted.get("starts", {})
             planned = sum(len(starts[name]) if name in starts else cells for name in names)
-            rows = {row.response: row for row in own}
-            stored, grades = store.responses(sorted(rows)), store.grades(sorted(rows), judge)
+            stored = sum(progress[name][1] for name in names if name in progress)
+            own = [(row, response) for row, response in unfinished if row.condition in names]
             # one that was stopped while it was prepared has trials that are not stored
-            begun[key] = len(rows) - len(stored) + max(0, planned - len(own))
-            waiting |= {k for k, response in stored.items() if _waits(rows[k], response, grades.get(k), coverage)}
+            begun[key] = len({row.response for row, response in own if response is None}) + max(0, planned - stored)
+            waiting |= {row.response for row, response in own if response and _in_coverage(row, response, coverage)}
     worked = frozenset(key for key in keys if store.record("result", key) is not None)
-    steered = [row.response for row in trials if row.condition == CONTROL]
+    steered = [row.response for row in store.trials(condition=CONTROL)]
     episodes = None
     if steered:
         for judge in store.records("judge"):
@@ -167,10 +165,8 @@ def _known(store: Store, cells: int, keys: Sequence[str], judge: str, coverage: 
     return _Known(cells, True, episodes, begun, worked, len(waiting))
 
 
-def _waits(row: TrialRow, response: Response, grade: Judgement | None, coverage: Coverage) -> bool:
-    """Whether a run has a stored response judged: it was not, or a narrower coverage left it out."""
-    if grade not in (None, LEFT_OUT):
-        return False
+def _in_coverage(row: TrialRow, response: Response, coverage: Coverage) -> bool:
+    """Whether a run has a stored response judged that was not, or that a narrower coverage left out."""
     seen = replace(response, text=response.text[row.origin.judged_from :])
     return coverage.weight((row.direction, row.prompt_index, row.seed), row.prompt, seen) > 0
 

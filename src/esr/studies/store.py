@@ -244,7 +244,7 @@ class Store:
     def responses(self, keys: list[str]) -> dict[str, Response]:
         """The stored ones among ``keys``; ``Response.id`` is the key."""
         rows = self._select("SELECT key, token_ids, text, finish, steered_positions FROM responses WHERE key", keys)
-        return {r[0]: Response(r[0], tuple(json.loads(r[1])), r[2], r[3], r[4]) for r in rows}
+        return {row[0]: _response(row) for row in rows}
 
     def grades(self, responses: list[str], judge: str) -> dict[str, Judgement]:
         """The stored verdicts of one judge among these responses."""
@@ -281,10 +281,8 @@ class Store:
 
     def judged_trials(self, judge: str) -> Iterator[JudgedTrial]:
         """The grid's trials that a judge has judged, in the order of ``trials``, one at a time."""
-        origin = "t.origin" if self._has_origins() else "'{}'"
         rows = self._db.execute(
-            "SELECT t.key, t.purpose, t.condition, t.direction, t.prompt_index, t.prompt, t.seed, t.boost, t.response,"
-            f" {origin}, r.text, json_array_length(r.token_ids), r.finish, g.judgement"
+            f"SELECT {self._trial_columns()}, r.text, json_array_length(r.token_ids), r.finish, g.judgement"
             " FROM trials t JOIN responses r ON r.key = t.response"
             " JOIN grades g ON g.response = t.response AND g.judge = ?"
             f" WHERE t.purpose = 'trial' AND NOT (g.{_LEFT_OUT})"
@@ -361,13 +359,26 @@ class Store:
         """Whether the grid has any trial."""
         return self._db.execute("SELECT 1 FROM trials WHERE purpose = 'trial' LIMIT 1").fetchone() is not None
 
-    def trials(self, purpose: str = "trial") -> list[TrialRow]:
-        """All stored trials of a purpose, in an order that does not depend on when they finished."""
+    def trials(self, purpose: str = "trial", condition: str | None = None) -> list[TrialRow]:
+        """All stored trials of a purpose (and condition), in an order that does not depend on when they finished."""
         rows = self._db.execute(
-            "SELECT * FROM trials WHERE purpose = ? ORDER BY condition, direction, prompt_index, seed, key",
-            (purpose,),
+            "SELECT * FROM trials WHERE purpose = ? AND condition = coalesce(?, condition)"
+            " ORDER BY condition, direction, prompt_index, seed, key",
+            (purpose, condition),
         )
         return [_trial(row) for row in rows]
+
+    def unfinished(self, judge: str) -> list[tuple[TrialRow, Response | None]]:
+        """The grid's trials that have no verdict of a judge, or only the mark that nobody was asked, each with its
+        response, or None where that is missing."""
+        rows = self._db.execute(
+            f"SELECT {self._trial_columns()}, r.key, r.token_ids, r.text, r.finish, r.steered_positions"
+            " FROM trials t LEFT JOIN responses r ON r.key = t.response WHERE t.purpose = 'trial' AND NOT EXISTS"
+            f" (SELECT 1 FROM grades g WHERE g.response = t.response AND g.judge = ? AND NOT (g.{_LEFT_OUT}))"
+            " ORDER BY t.condition, t.direction, t.prompt_index, t.seed, t.key",
+            (judge,),
+        )
+        return [(_trial(row[:10]), None if row[10] is None else _response(row[10:])) for row in rows]
 
     # ---- readings
 
@@ -412,6 +423,12 @@ class Store:
         """Whether a table is there: a study of before there was one is read as if it were empty."""
         return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())
 
+    def _trial_columns(self) -> str:
+        """What ``_trial`` takes, of the table ``t``."""
+        origin = "t.origin" if self._has_origins() else "'{}'"
+        names = "key", "purpose", "condition", "direction", "prompt_index", "prompt", "seed", "boost", "response"
+        return ", ".join((*(f"t.{name}" for name in names), origin))
+
     def _has_origins(self) -> bool:
         return "origin" in {row[1] for row in self._db.execute("PRAGMA table_info(trials)")}
 
@@ -426,6 +443,11 @@ class Store:
             marks = ",".join("?" * len(part))
             rows += self._db.execute(f"{sql} IN ({marks}){tail}", (*part, *values)).fetchall()
         return rows
+
+
+def _response(row: tuple[Any, ...]) -> Response:
+    """A row (key, token_ids, text, finish, steered_positions)."""
+    return Response(row[0], tuple(json.loads(row[1])), *row[2:])
 
 
 def _trial(row: tuple[Any, ...]) -> TrialRow:
