@@ -1,7 +1,9 @@
 """Judged generations that a calibration needs for the error of the published search, over what that one spends.
 
-    python benchmarks/calibration.py            # some eight minutes on one core; two studies per figure are good to .06
+    python benchmarks/calibration.py            # some ten minutes on one core; two studies per figure are good to .04
     python benchmarks/calibration.py --quick    # does it run? some seconds, noisy
+
+``--seeds`` sets the studies per figure; those of the published search are ten times as many.
 
 The error of an answer is the *true* mean score at the boost found, minus the target of 30. The published search does 10
 rounds of 5. The pooled search goes on in steps of one and two; needed is where its rmse passes the published one's,
@@ -51,6 +53,9 @@ from esr.studies.calibration.records import Calibration, Method
 
 Truth = Directions | Measured
 PUBLISHED = (10, 5)
+CHEAP = 10
+"""Studies of the published search per study of the others: one takes a twentieth of the time, and most of the noise
+of a ratio was that of its error."""
 BUDGETS = ((10, 1), (20, 1), PUBLISHED, (20, 5))
 REPEATS, STEPS = 5, 21
 """Of the pooled search: responses a round, and the steps measured (three a round, 35 responses)."""
@@ -236,7 +241,7 @@ class Compared:
 
 def compare(world: World | Measured, seeds: int, n: int, r2: float) -> Compared:
     """All ratios of one world."""
-    published = measure(world, "bisection", seeds, n, rounds=PUBLISHED[0], repeats=PUBLISHED[1])
+    published = measure(world, "bisection", CHEAP * seeds, n, rounds=PUBLISHED[0], repeats=PUBLISHED[1])
 
     def oracle(share: float) -> tuple[float, float]:
         if isinstance(world, Measured):
@@ -295,7 +300,7 @@ def print_by_r2(worlds: list[World | Measured], seeds: int, n: int) -> None:
     """The surrogate's ratio by how much it explains."""
     print("\n| world \\ R2 | " + " | ".join(f"{r2:.1f}" for r2 in R2S) + " |\n|" + "---|" * (len(R2S) + 1))
     for world in worlds:
-        published = measure(world, "bisection", seeds, n, rounds=PUBLISHED[0], repeats=PUBLISHED[1])
+        published = measure(world, "bisection", CHEAP * seeds, n, rounds=PUBLISHED[0], repeats=PUBLISHED[1])
         cells = [_cell(needed(published, course(world, pooled, seeds, n, r2))) for r2 in R2S]
         print(f"| {world.name} | {' | '.join(cells)} |", flush=True)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import weakref
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from steering_requests import GREEDY, LAYER, direction, mixed_requests
 from tiny_models import MODEL_ARCHITECTURES
 
 from esr.errors import UserError
+from esr.steering.batch import Batch
+from esr.steering.cohorts import Cohort
 from esr.steering.engine import Request, Sampling
 from esr.steering.hf import HFEngine
 from esr.steering.interventions import Add, Clamp
@@ -145,12 +149,50 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_subject: Any, err
         return original(ids, *rest)
 
     engine._forward = scarce  # type: ignore[method-assign]
-    got = Counter(r.id for r in engine.generate(requests))
+    got = list(engine.generate(requests))
     assert calls["failed"] >= 2
-    assert got == Counter(r.id for r in requests)  # each once, none lost
+    assert Counter(r.id for r in got) == Counter(r.id for r in requests)  # each once, none lost
+    assert {r.id: r.token_ids for r in got} == expected
     engine._forward = original  # type: ignore[method-assign]
     assert tokens(engine, requests) == expected
     assert engine.batch_size < 16
+
+
+def test_out_of_memory_behind_the_draw_changes_no_answer(tiny_subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it in moving the rows together that go on, and what the failed step had made is free by then."""
+    subject = tiny_subject()
+    penalised = Sampling(0.8, repetition_penalty=1.3, max_new_tokens=40)
+    requests = [replace(r, sampling=penalised) for r in mixed_requests(80)]
+    expected = tokens(HFEngine(subject, 64), requests)
+    draw, keep, retreat, calls = Sampler.draw, Cohort.keep, Batch.retreat, Counter[str]()
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def scarce_draw(self: Sampler, *arguments: Any) -> torch.Tensor:
+        drawn = draw(self, *arguments)
+        calls["draw"] += 1
+        if calls["draw"] in (12, 30):
+            made.append(weakref.ref(drawn))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return drawn
+
+    def looked_at(self: Batch, rows: int) -> Any:
+        assert made[-1]() is None
+        calls["retreat"] += 1
+        return retreat(self, rows)
+
+    def scarce_keep(self: Cohort, rows: Any) -> list[int]:
+        if calls["retreat"] == 2 and not calls["keep"]:
+            calls["keep"] += 1
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return keep(self, rows)
+
+    monkeypatch.setattr(Sampler, "draw", scarce_draw)
+    monkeypatch.setattr(Batch, "retreat", looked_at)
+    monkeypatch.setattr(Cohort, "keep", scarce_keep)
+    got = list(HFEngine(subject, 64).generate(requests))
+    assert (calls["retreat"], calls["keep"]) == (2, 1)
+    assert Counter(r.id for r in got) == Counter(r.id for r in requests)
+    assert {r.id: r.token_ids for r in got} == expected
 
 
 def test_out_of_memory_at_one_row_is_a_clear_error(tiny_subject: Any) -> None:
@@ -225,4 +267,5 @@ def test_repetition_penalty_over_generated_spares_the_prompt() -> None:
         sampling = Sampling(0, repetition_penalty=2.0, penalty_over=over)  # type: ignore[arg-type]
         sampler = Sampler([Request("", (0,), sampling=sampling)], 3, torch.device("cpu"))
         assert sampler.draw(logits, 0).item() == expected
+    sampler.saw(torch.tensor([0]))
     assert sampler.draw(logits, 1).item() == 1  # token 0 has now been generated

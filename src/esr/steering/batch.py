@@ -22,6 +22,7 @@ from esr.steering.cohorts import Attention, Cohort, CohortCache
 from esr.steering.engine import Request, Response, Sampling
 from esr.steering.graphs import GraphedSteps, Record
 from esr.steering.hooks import broken, plans_for, steered, stepping
+from esr.steering.memory import is_out_of_memory
 from esr.steering.plan import LayerPlan, serials
 from esr.steering.rows import MIN_ROWS
 from esr.steering.sampling import Sampler
@@ -75,6 +76,7 @@ class Layout:
         """The step has been taken."""
         for plan in self.plans.values():
             plan.commit()
+        self.sampler.saw(tokens)
         self.last = tokens
         self.positions += 1
         self.places += self.alive
@@ -113,11 +115,6 @@ class Batch:
 
     def __len__(self) -> int:
         return sum(row.live for row in self._rows)
-
-    @property
-    def allocated(self) -> int:
-        """Rows that keys and values are held for."""
-        return sum(cohort.allocated for cohort in self._cohorts)
 
     @torch.no_grad()
     def admit(self, requests: Sequence[Request]) -> list[Response]:
@@ -179,14 +176,21 @@ class Batch:
         return finished
 
     def retreat(self, rows: int) -> list[Request]:
-        """Give up the rows started last until at most so many are in flight; their requests."""
-        given_up = []
+        """Give up the rows started last until at most so many are in flight; their requests. All are given up when
+        there is no memory to move the rest together."""
+        if self._graphs is not None:
+            self._graphs.forget()
         live = [row for row in self._rows if row.live]
-        for row in live[rows:]:
+        given_up = live[rows:]
+        for row in given_up:
             row.live = False
-            given_up.append(row.request)
-        self._tidy(at_once=True)
-        return given_up
+        try:
+            self._tidy(at_once=True)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            given_up, self._cohorts, self._rows, self._layout = live, [], [], None
+        return [row.request for row in given_up]
 
     # ---- what happens between two steps
 

@@ -117,6 +117,10 @@ class GraphedSteps:
             self._recorded = recorded
         return expected
 
+    def forget(self) -> None:
+        """Drop what is recorded, and the memory it holds."""
+        self._recorded = None
+
     def verify(self) -> None:
         """Raises SteeringError unless the last step, if it was a recording's, did what was prepared for it."""
         if self._recorded is not None:

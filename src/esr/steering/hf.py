@@ -23,7 +23,7 @@ from esr.steering.divergence import divergence
 from esr.steering.engine import Request, Response
 from esr.steering.graphs import Record
 from esr.steering.interventions import Intervention
-from esr.steering.memory import fitting_rows
+from esr.steering.memory import fitting_rows, is_out_of_memory
 from esr.steering.reading import TextReader
 from esr.steering.stopping import stop
 from esr.subjects.latents import Activity
@@ -31,7 +31,9 @@ from esr.subjects.linear import use_linear
 from esr.subjects.loading import Subject
 
 _MOST_TOKENS = 16384  # of one forward pass over prompts, padding included
-_REFILL = 4  # rows that ended are replaced when they are this share of the batch: a start costs a forward pass
+_REFILL = {"cpu": 2}
+"""Rows that ended are replaced when they are one in so many of the batch; one in four on other devices. A start costs a
+forward pass and makes one more cohort to attend over, which on a CPU costs more than a fuller batch saves."""
 
 
 class HFEngine:
@@ -78,24 +80,27 @@ class HFEngine:
 
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         limit = self.batch_size or fitting_rows(self.subject, requests)
+        refill = _REFILL.get(self.subject.device.type, 4)
         waiting = _Waiting(requests)
         batch = Batch(self.subject, self._forward, self._pad_id, self._record)
         while len(batch) or (waiting and not stop.asked):
             group: list[Request] = []
+            finished: list[Response] | None = None
             try:
-                free = limit - batch.allocated
-                if waiting and not stop.asked and (not len(batch) or free >= min(len(waiting), -(-limit // _REFILL))):
+                free = limit - len(batch)
+                if waiting and not stop.asked and (not len(batch) or free >= min(len(waiting), -(-limit // refill))):
                     group = waiting.take(max(1, free))
                     finished = batch.admit(group)
                 else:
                     finished = batch.step()
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
+            if finished is None:  # not in the handler, where the error still holds what the step had made
                 limit = self._halve(len(batch) + len(group))
                 waiting.put_back([*group, *batch.retreat(limit)])
-                continue
-            yield from finished
+            else:
+                yield from finished
 
     def _halve(self, rows: int) -> int:
         if rows == 1:
@@ -188,8 +193,3 @@ class _Waiting:
         if not rest:
             del self._groups[length]
         return taken
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    said = "can't allocate memory", "could not create a primitive"  # PyTorch on a CPU, and oneDNN
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)

@@ -12,7 +12,7 @@ from esr.steering.engine import Request
 from esr.subjects.loading import Subject
 from esr.subjects.threads import is_small
 
-_SHARE = 0.4  # of what is free: keys and values of rows that have ended stay allocated for a while (see Cohort)
+_SHARE = 0.4  # of what is free: cohorts hold memory for up to twice the rows that are left of them (see Cohort)
 _MOST_ROWS = {"cpu": 128, "cuda": 512}  # more gain little (1.09 at 320, docs/log.md), and a stop waits for all of them
 _MOST_ROWS_SMALL = 320  # of a small model on the CPU: it pays for starting operations more than for doing them
 
@@ -54,3 +54,9 @@ def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None
     # a model spread over devices spreads its keys and values too
     each = bytes_per_row(subject, longest) / len(devices)
     return max(1, min(most, int(_SHARE * min(sizes) / each)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left, whatever the library calls it."""
+    said = "can't allocate memory", "could not create a primitive"  # PyTorch on a CPU, and oneDNN
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)

@@ -55,7 +55,8 @@ class Sampler:
         return other
 
     def draw(self, logits: Tensor, step: int | Tensor) -> Tensor:
-        """Token ids [B] for the step-th new token, one step for all or [B, 1] (long); logits [B, vocabulary]."""
+        """Token ids [B] for the step-th new token, one step for all or [B, 1] (long); logits [B, vocabulary]. Changes
+        nothing: see ``saw``."""
         logits = logits.float()
         if self._seen is not None:
             penalised = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
@@ -65,9 +66,12 @@ class Sampler:
             sampled = self._sampled(logits, step)
             tokens = sampled if tokens is None else torch.where(self._greedy.squeeze(1), tokens, sampled)
         assert tokens is not None
+        return tokens
+
+    def saw(self, tokens: Tensor) -> None:
+        """These tokens, [B], are each row's next: repetition penalties count them from now on."""
         if self._seen is not None:
             self._seen.scatter_(1, tokens.unsqueeze(1), True)
-        return tokens
 
     def _sampled(self, logits: Tensor, step: int | Tensor) -> Tensor:
         probabilities = torch.softmax(logits / self._divisor, -1)
