@@ -23,5 +23,10 @@ class UserError(Exception):
         return type(self), (self.rule, self.got, self.remedy)
 
 
+def missing_extra(what: str, extra: str, package: str) -> UserError:
+    """What is said when ``what`` (in the plural) need an extra of esr's whose ``package`` is not there."""
+    return UserError(f"{what} need the extra `{extra}`", f"no {package}", f"In esr's folder: pip install '.[{extra}]'")
+
+
 class SteeringError(RuntimeError):
     """Steering did not happen as asked, or broke the model: never a user's typing mistake, always worth a stop."""

@@ -177,7 +177,7 @@ def test_missing_extra(esr: Any, good: Any, tmp_path: Path, monkeypatch: pytest.
     (study / "study.toml").write_text(toml.replace("\nsteer_layer", '\nadapter = "some/adapter"\nsteer_layer'))
     code, _, error = esr("run", study)
     assert code == 2
-    assert "esr[train]" in error
+    assert ".[train]" in error
 
 
 def test_public_path_on_a_random_gemma(esr: Any, good: Any, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_preflight_says_what_is_missing(model: str, options: dict[str, bool], me
 
 def test_preflight_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "inspect_ai.model", None)
-    with pytest.raises(UserError, match=r"Run: pip install 'esr\[judge\]'"):
+    with pytest.raises(UserError, match=r"extra `judge`\. Got no inspect_ai\. .*pip install '\.\[judge\]'"):
         ModelJudge(MODEL).preflight()
 
 

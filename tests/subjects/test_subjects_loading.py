@@ -101,7 +101,7 @@ def test_an_adapter_is_merged(spec_of, tmp_path):
 def test_no_peft(spec_of, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     assert refusal(spec_of(adapter="x/y")) == (
-        'adapters need the extra `train`. Got no peft. Run pip install "esr[train]".'
+        "adapters need the extra `train`. Got no peft. In esr's folder: pip install '.[train]'."
     )
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.finetuning.examples import read_examples, write_whole
 from esr.finetuning.mix import mix
 from esr.finetuning.pools import loaded_quietly, prepare_pools
@@ -82,7 +82,7 @@ def check_can_train(folder: Path, config: StudyConfig, settings: FineTuneSetting
     from esr.finetuning.writing import subject_list
 
     if find_spec("peft") is None:
-        raise UserError("fine-tuning needs the extra `train`", "no peft", "Run pip install 'esr[train]'")
+        raise missing_extra("adapters", "train", "peft")
     if config.subject.adapter is not None:
         raise UserError(
             "a subject that is fine-tuned has no adapter yet", config.subject.adapter,

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.finetuning.examples import write_whole
 from esr.finetuning.masking import IGNORED, Encoded
 from esr.finetuning.settings import TrainingSettings
@@ -212,7 +212,7 @@ def _with_adapter(subject: Subject, settings: TrainingSettings) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise UserError("fine-tuning needs the extra `train`", "no peft", "Run pip install 'esr[train]'") from None
+        raise missing_extra("adapters", "train", "peft") from None
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets,

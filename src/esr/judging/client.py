@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.judging.verdict import clip
 
 BATCH_PROVIDERS = frozenset({"anthropic", "google", "grok", "openai", "together"})
@@ -122,11 +122,7 @@ class Client:
         try:
             from inspect_ai.model import get_model
         except ImportError:
-            raise UserError(
-                "a model judge needs the optional packages of the extra 'judge'",
-                "inspect_ai is not installed",
-                "Run: pip install 'esr[judge]'",
-            ) from None
+            raise missing_extra("model judges", "judge", "inspect_ai") from None
         provider = self._model_name.split("/")[0]
         if self._batch and provider not in BATCH_PROVIDERS:
             raise UserError(

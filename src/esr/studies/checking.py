@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.experiments.registry import wanted
 from esr.studies.judges import make_judge, preflight
@@ -127,7 +127,7 @@ class _Preflight:
             try:
                 import peft
             except ImportError:
-                raise UserError("adapters need the extra `train`", "no peft", 'Run pip install "esr[train]"') from None
+                raise missing_extra("adapters", "train", "peft") from None
             yield Check("adapter", "ok", f"{self.config.subject.adapter}, merged by peft {peft.__version__}")
 
     def prompts(self) -> Iterator[Check]:

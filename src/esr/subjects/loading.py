@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.subjects.fingerprint import folder_fingerprint
 from esr.subjects.labels import read_labels
 from esr.subjects.latents import LatentReader
@@ -258,7 +258,7 @@ def _merge_adapter(model: Any, adapter: str) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise UserError("adapters need the extra `train`", "no peft", 'Run pip install "esr[train]"') from error
+        raise missing_extra("adapters", "train", "peft") from error
     if looks_like_folder(adapter):
         _check_folder_exists(Path(adapter).expanduser(), "an adapter")
         adapter = str(Path(adapter).expanduser())

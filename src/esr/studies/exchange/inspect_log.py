@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from esr.errors import UserError
+from esr.errors import UserError, missing_extra
 from esr.judging.records import Attempt
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def write_eval(study: Study, path: str | Path) -> Path:
     try:
         from inspect_ai.log import EvalLog, EvalStats
     except ImportError:
-        raise UserError(
-            "an .eval log needs the extra `judge`", "no inspect_ai", 'Run pip install "esr[judge]"'
-        ) from None
+        raise missing_extra(".eval logs", "judge", "inspect_ai") from None
     path = Path(path).expanduser()
     if path.suffix != ".eval":
         raise UserError("inspect knows its logs by their names, which end in .eval", str(path))
