@@ -169,6 +169,16 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["equal", "ending"], choices=["equal", "ending"])
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each side (default 9)")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds is at least 1")
+    if "vllm" in options.backends:
+        from esr.errors import UserError
+        from esr.steering.vllm.start import check_version
+
+        try:
+            check_version()
+        except UserError as error:
+            parser.error(str(error))
     print(f"batch {BATCH}, one thread, float32")
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:

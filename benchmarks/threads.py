@@ -9,6 +9,7 @@ machine where others work too, many threads wait for each other at every matrix:
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -67,8 +68,11 @@ def timed(folder: str) -> float:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(timed(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timed", metavar="FOLDER", help=argparse.SUPPRESS)  # what the processes are called with
+    options = parser.parse_args()
+    if options.timed:
+        print(timed(options.timed))
         return
     print(f"{os.cpu_count()} CPUs\n{'parameters':>12} {'one thread':>11} {'all':>8} {'all / one':>10}")
     for width in WIDTHS:
@@ -78,7 +82,7 @@ def main() -> None:
             for threads in ("1", None):
                 env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
                 env |= {} if threads is None else {"OMP_NUM_THREADS": threads}
-                command = [sys.executable, __file__, folder]
+                command = [sys.executable, __file__, "--timed", folder]
                 found.append(float(subprocess.run(command, env=env, check=True, capture_output=True).stdout))
         print(f"{parameters:>12,} {found[0]:>9.2f} s {found[1]:>6.2f} s {found[1] / found[0]:>10.2f}", flush=True)
 
