@@ -40,7 +40,10 @@ StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of th
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 FEW = 4
 """Conditions shown with every count in words."""
-MaxCost = Annotated[float | None, typer.Option(min=0, help="Refuse when judging may cost more dollars than this.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(min=0, help="Refuse when judging, at most as `esr plan` counts it, costs more dollars than this."),
+]
 
 
 def fail(message: str, code: int) -> NoReturn:

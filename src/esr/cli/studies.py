@@ -25,6 +25,7 @@ from esr.cli.app import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from esr.studies.planning import Stage
     from esr.studies.study import Study
 
 
@@ -153,17 +154,20 @@ def plan(
         print_json(asdict(planned) | {"power": power})
         return
     rows: list[dict[str, Any]] = [
-        {"stage": s.name, "responses": s.responses, "": "", "new tokens at most": s.tokens} for s in planned.stages
+        {"stage": s.name, "responses": s.responses, "": _counted(s, planned.bounded), "new tokens at most": s.tokens}
+        for s in planned.stages
     ]
     for part in planned.parts:
         bound = "exactly" if part.exact else "at most"
         rows.append({"stage": f"  {part.experiment}", "responses": part.responses, "": bound, "new tokens at most": ""})
     print_rows(rows)
-    cost = "price not known; see prices.toml" if planned.dollars is None else f"about {planned.dollars:.2f} dollars"
+    cost = (
+        "price not known; see prices.toml" if planned.dollars is None else f"up to about {planned.dollars:.2f} dollars"
+    )
     lines = [
-        f"{planned.stored} responses stored, at most {planned.responses} to come."
+        f"{planned.stored} responses stored, {planned.responses_in_words} to come."
         + (f" {planned.waiting} stored ones wait for the judge." if planned.waiting else ""),
-        f"Judge {printable(planned.judge)}: at most {planned.judge_calls} calls, {planned.judge_input_tokens} input and"
+        f"Judge {printable(planned.judge)}: {planned.calls_in_words} calls, {planned.judge_input_tokens} input and"
         f" {planned.judge_output_tokens} output tokens; {cost}.",
         f"Basis: every response at its limit of tokens, every calibration round used, {CHARACTERS_PER_TOKEN} characters"
         " per token, no caching. At most: what depends on verdicts to come counts as the whole grid, or as every"
@@ -174,16 +178,30 @@ def plan(
             "Not counted: an answer that is no valid verdict is asked for again, up to"
             f" {config.judge.max_tries} calls per response ([judge] max_tries)."
         )
+    if config.calibration.method == "pooled" and not config.directions.efficacy_boosts:
+        lines.append("Not counted: when no unsteered response is scored, calibration asks for up to 60 more.")
     if planned.surrogate_passes:
         lines.append(
             f"The surrogate reads {planned.surrogate_passes} texts under steering, a forward pass each: no responses."
         )
-    if config.directions.efficacy_boosts:
-        lines.append("The efficacy gate counts as 1.5 candidates per direction; it tries more when they fail.")
+    if not planned.bounded:
+        lines.append(f"The efficacy gate: its first batch is counted, and there is no bound: {planned.gate}.")
+    elif planned.gate:
+        lines.append(
+            "The efficacy gate: about is its first batch, enough when two in three pass; at most is"
+            f" {printable(planned.gate)}, all tried."
+        )
     if planned.seconds is not None:
         lines.append(f"At this study's speed and lengths so far: about {duration(planned.seconds)}.")
     for line in [*lines, *power]:
         console().print(printable(line))
+
+
+def _counted(stage: Stage, bounded: bool) -> str:
+    """What the number of a stage's responses is."""
+    if stage.name == "directions" and not bounded:
+        return "expected"
+    return "" if stage.expected == stage.responses else f"at most, about {stage.expected} expected"
 
 
 @app.command()

@@ -327,7 +327,7 @@ class _Preflight:
         needed = planned.responses * STORED
         if not os.access(self.folder, os.W_OK):
             raise UserError("the study's folder can be written", str(self.folder), "Change its permissions")
-        found = f"about {needed / 1e6:.0f} MB for {planned.responses} responses; {free / 1e9:.1f} GB free"
+        found = f"about {needed / 1e6:.0f} MB for {planned.responses_in_words} responses; {free / 1e9:.1f} GB free"
         if needed > free:
             raise UserError("the disk has room for the study", found, "Free some space")
         yield Check("disk", "ok", found)
@@ -364,17 +364,19 @@ class _Preflight:
     def cost(self) -> Iterator[Check]:
         planned = plan_run(self.folder, self.config, self.config.experiments)
         price = (
-            "the judge's price is not known" if planned.dollars is None else f"judging {planned.dollars:.2f} dollars"
+            "the judge's price is not known"
+            if planned.dollars is None
+            else f"judging up to about {planned.dollars:.2f} dollars"
         )
         seconds, basis = planned.seconds, "at this study's speed"
         if seconds is None and self._step is not None and self.config.engine.backend == "hf":
             step, layers = self._step
             rows = self.config.engine.batch_size or 16
             whole = step * int(self._model.get_text_config(decoder=True).num_hidden_layers) / layers
-            seconds = sum(s.tokens for s in planned.stages) / rows * whole
+            seconds = sum(s.tokens * s.expected / max(1, s.responses) for s in planned.stages) / rows * whole
             basis = f"very roughly, from one pass of {layers} layers over {rows} tokens"
         about = "time not known before it runs" if seconds is None else f"{duration(seconds)} ({basis})"
-        yield Check("time and cost", "ok", f"at most {planned.responses} responses, {about}; {price}")
+        yield Check("time and cost", "ok", f"{planned.responses_in_words} responses, {about}; {price}")
 
 
 def _same_model(trained: str, used: str) -> bool:

@@ -1,4 +1,5 @@
-"""What a run will take before it is run: responses, tokens, judge calls, money. Upper estimates, with their basis."""
+"""What a run will take before it is run: responses, tokens, judge calls, money. Upper bounds, with their basis, and
+what is expected where that is less."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from esr.steering.engine import Response
 from esr.studies.conditions import CONTROL
 from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.experiments.registry import Experiment, wanted
+from esr.studies.gate import most_candidates, next_batch
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store, TrialRow
@@ -35,6 +37,8 @@ class Stage:
     name: str
     responses: int
     """Responses still to generate, at most."""
+    expected: int
+    """As many of them are expected: fewer where the efficacy gate ends because enough candidates have passed."""
     tokens: int
     """New tokens at most: every response at its limit."""
     judged: bool = True
@@ -70,13 +74,33 @@ class Plan:
     """The stages ``trials`` and ``reading``, by experiment."""
     waiting: int = 0
     """Stored responses of these experiments that the judge is still to judge; part of ``judge_calls``."""
+    gate: str = ""
+    """What the bound of the efficacy gate rests on; empty when it has nothing to do."""
+    bounded: bool = True
+    """Whether there is such a bound; else the gate counts as what is expected, and nothing here is a bound."""
     surrogate_passes: int = 0
     """Forward passes of the surrogate, each over a prompt and half a response at most: neither generated nor judged."""
 
     @property
     def responses(self) -> int:
-        """Responses of all stages."""
+        """Responses of all stages, at most."""
         return sum(stage.responses for stage in self.stages)
+
+    @property
+    def responses_in_words(self) -> str:
+        """``at most 576``; ``about 256, at most 1024``; ``about 256`` where there is no bound."""
+        return self._in_words(self.responses)
+
+    @property
+    def calls_in_words(self) -> str:
+        """Judge calls, as ``responses_in_words``."""
+        return self._in_words(self.judge_calls)
+
+    def _in_words(self, most: int) -> str:
+        if not self.bounded:
+            return f"about {most}"
+        fewer = sum(stage.responses - stage.expected for stage in self.stages)
+        return f"about {most - fewer}, at most {most}" if fewer else f"at most {most}"
 
 
 def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> Plan:
@@ -86,25 +110,30 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
     limit, half = config.sampling.max_new_tokens, max(1, round(config.sampling.max_new_tokens / 2))
     chosen = wanted(experiments, sae=config.subject.sae is not None)
     baseline = prompts * d.baseline_per_prompt
-    tried = round(1.5 * d.count) * len(d.efficacy_boosts) * d.efficacy_prompts
     searched = d.count * c.rounds * c.repeats
-    directions = Stage("directions", baseline + tried, baseline * limit + tried * half)
-    calibration = Stage("calibration", searched, searched * half)
+    calibration = Stage("calibration", searched, searched, searched * half)
     known = _Known(cells=d.count * config.prompts.per_direction)
     passes = d.count * c.surrogate_boosts * min(c.surrogate_texts, baseline) if c.surrogate else 0
-    stored, work = 0, []
+    stored, work, selected = 0, [], False
     if (folder / "study.sqlite").exists():
         with Store.reading(folder) as store:
             work = store.stages()
             stored = sum(s[3] for s in work)
-            if store.record("selection", config.selection_key()) is not None:
-                directions = Stage("directions", 0, 0)
+            selected = store.record("selection", config.selection_key()) is not None
             if (found := store.record("calibration", "all")) is not None:
-                calibration, passes = Stage("calibration", 0, 0), 0
+                calibration, passes = Stage("calibration", 0, 0, 0), 0
                 usable = sum(row["threshold"] is not None for row in found)
                 cells = usable * config.prompts.per_direction
                 judge = make_judge(config.judge, config.subject, folder).key
                 known = _known(store, cells, [e.key for e in chosen], judge, Coverage.of(config.judge))
+    directions, gate, bounded = Stage("directions", 0, 0, 0), "", True
+    if not selected:
+        each = len(d.efficacy_boosts) * d.efficacy_prompts
+        most, gate = most_candidates(folder, config) if each else (0, "")
+        bounded, first = most is not None, next_batch(d, passed=0)
+        most = first if most is None else most
+        tried, expected = most * each, min(most, first) * each
+        directions = Stage("directions", baseline + tried, baseline + expected, baseline * limit + tried * half)
     trials = [_part(e, folder, config, known) for e in chosen]
     read = [
         Part(e.key, 0 if e.key in known.worked else e.reads(folder, config, config.settings_of(e.key)), True)
@@ -112,14 +141,14 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
         if e.reads is not None
     ]
     left, unjudged = sum(p.responses for p in trials), sum(p.responses for p in read)
-    stages = [directions, calibration, Stage("trials", left, left * limit)]
+    stages = [directions, calibration, Stage("trials", left, left, left * limit)]
     if unjudged:
-        stages.append(Stage("reading", unjudged, unjudged * limit, judged=False))
+        stages.append(Stage("reading", unjudged, unjudged, unjudged * limit, judged=False))
     calls = sum(s.responses for s in stages if s.judged) + known.waiting
     parts = [p for p in (*trials, *read) if p.responses]
     seconds = _seconds(stages, work, limit, half)
     plan = _plan(folder, config.judge, tuple(stages), stored, calls, limit, seconds, parts)
-    return replace(plan, surrogate_passes=passes, waiting=known.waiting)
+    return replace(plan, surrogate_passes=passes, waiting=known.waiting, gate=gate, bounded=bounded)
 
 
 @dataclass(frozen=True)
@@ -186,8 +215,8 @@ def _part(experiment: Experiment, folder: Path, config: StudyConfig, known: _Kno
 def _seconds(
     stages: Sequence[Stage], work: Sequence[tuple[str, float, int, int]], limit: int, half: int
 ) -> float | None:
-    """Time for the stages: a stage that has generated before goes on as it did; another at the study's speed, its
-    responses as long, in shares of their limit, as those so far."""
+    """Time for what is expected of the stages: a stage that has generated before goes on as it did; another at the
+    study's speed, its responses as long, in shares of their limit, as those so far."""
     done = {name: (seconds, tokens, responses) for name, seconds, tokens, responses in work if responses}
     tokens, spent = sum(t for _, t, _ in done.values()), sum(s for s, _, _ in done.values())
     if not tokens or not spent:
@@ -196,9 +225,9 @@ def _seconds(
     total = 0.0
     for stage in stages:
         if stage.name in done and done[stage.name][2] >= _ENOUGH:
-            total += stage.responses * done[stage.name][0] / done[stage.name][2]
-        else:
-            total += stage.tokens * min(1.0, tokens / longest) * spent / tokens
+            total += stage.expected * done[stage.name][0] / done[stage.name][2]
+        elif stage.responses:
+            total += stage.tokens * stage.expected / stage.responses * min(1.0, tokens / longest) * spent / tokens
     return total
 
 
@@ -254,8 +283,14 @@ def check_cost(plan: Plan, max_cost: float | None) -> None:
         raise UserError(
             "a cost limit needs the judge's price", f"none known for {plan.judge}", "Add it to prices.toml in the study"
         )
+    if not plan.bounded and plan.dollars:
+        raise UserError(
+            "a cost limit needs to know how many candidates the efficacy gate can try", plan.gate,
+            "Name candidates ([directions] latents), or leave the limit out",
+        )  # fmt: skip
     if plan.dollars > max_cost:
         raise UserError(
-            f"judging costs at most --max-cost {max_cost:.2f} dollars", f"about {plan.dollars:.2f}",
-            "Raise the limit, judge a sample ([judge] cover), or choose a cheaper judge",
+            f"judging costs at most --max-cost {max_cost:.2f} dollars", f"up to about {plan.dollars:.2f}",
+            "Raise the limit, name fewer candidates ([directions] latents) where an efficacy gate tries them,"
+            " judge a sample ([judge] cover), or choose a cheaper judge",
         )  # fmt: skip

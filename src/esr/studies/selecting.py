@@ -17,6 +17,7 @@ from esr.errors import UserError
 from esr.steering.interventions import Direction
 from esr.studies.asking import Asker
 from esr.studies.conditions import Condition
+from esr.studies.gate import next_batch
 from esr.studies.grid import Cell, content_key, draw_cells, generator
 from esr.studies.measure import Measured, Measurer
 from esr.subjects.latents import check_latent
@@ -260,7 +261,7 @@ def _gate(
     settings, seed = asker.config.directions, asker.config.seed
     tried: dict[int, Efficacy] = {}
     while (passed := sum(e.passed for e in tried.values())) < settings.count and len(tried) < len(order):
-        batch = order[len(tried) : len(tried) + max(8, round(1.5 * (settings.count - passed)))]
+        batch = order[len(tried) : len(tried) + next_batch(settings, passed)]
         directions = {i: candidates.direction(i) for i in batch}
         tasks = []
         for i in batch:

@@ -29,7 +29,9 @@ class Standing:
     waiting: int
     """Responses that were generated and are not judged."""
     to_come: int
-    """Responses still to generate, at most."""
+    """Responses still to generate, at most; as many as are expected where the efficacy gate has no bound."""
+    to_come_in_words: str
+    """The same with what is expected: ``about 256, at most 1024``."""
     seconds_left: float | None
     """For these, at the study's speed so far; None before there is one."""
 
@@ -56,7 +58,7 @@ class Standing:
             lines.append(f"{self.waiting} responses wait for the judge.")
         if self.to_come:
             about = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} at the speed so far"
-            lines.append(f"To come: at most {self.to_come} responses{about}. Go on: esr run {self.folder}")
+            lines.append(f"To come: {self.to_come_in_words} responses{about}. Go on: esr run {self.folder}")
         return lines
 
 
@@ -65,8 +67,9 @@ def standing(study: Study) -> Standing:
     folder = study.folder
     plan = plan_run(folder, study.config, study.config.experiments)
     if not (folder / "study.sqlite").exists():
-        return Standing(str(folder), False, (), {}, 0, plan.responses, None)
+        return Standing(str(folder), False, (), {}, 0, plan.responses, plan.responses_in_words, None)
     with Store.reading(folder) as store:
         waiting = store.waiting(study.judge_key)
     stages = tuple({str(name): value for name, value in row.items()} for row in study.stages.to_dict("records"))
-    return Standing(str(folder), bool(stages), stages, study.progress(), waiting, plan.responses, plan.seconds)
+    to_come = plan.responses, plan.responses_in_words
+    return Standing(str(folder), bool(stages), stages, study.progress(), waiting, *to_come, plan.seconds)
