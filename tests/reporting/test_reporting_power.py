@@ -41,6 +41,6 @@ def test_the_rate_is_the_studys_own_and_stands_with_its_counts(organism_study: P
 
 def test_an_impossible_rate_or_change_is_refused(organism_study: Path) -> None:
     config = read_config(organism_study)
-    for rate, change in ((1.5, None), (0.1, -0.5)):
+    for rate, change in ((1.5, None), (0.1, -0.5), (0.1, 0.0)):
         with pytest.raises(UserError):
             power_lines(organism_study, config, rate, change)

@@ -39,7 +39,7 @@ def power_lines(folder: Path, config: StudyConfig, rate: float | None = None, ch
     icc, correlation = found.pilot.icc, found.pilot.correlation
     try:
         fall, rise = minimum_change(directions, expected, each, icc, correlation)
-        needed = directions_needed(expected, wanted, each, icc, correlation) if wanted else None
+        needed = directions_needed(expected, wanted, each, icc, correlation) if wanted or change is not None else None
     except UserError as error:
         raise UserError(
             error.rule, f"{error.got}. {whence.rstrip('.')}", error.remedy or "Give another --change, or --rate"
