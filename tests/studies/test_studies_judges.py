@@ -265,7 +265,7 @@ def test_a_cost_limit_refuses_before_the_first_call(folder: Path, key: str) -> N
         plan = plan_judging(folder, JudgeSettings(name=MODEL), responses=40, tokens=40 * 24)
         per_call = plan.judge_input_tokens // 40
         assert plan.dollars == pytest.approx((40 * per_call * 1000 + 40 * 90 * 2000) / 1e6)
-        with pytest.raises(UserError, match=r"at most --max-cost 1.00 dollars. Got about"):
+        with pytest.raises(UserError, match=r"at most --max-cost 1.00 dollars. Got up to about"):
             check_cost(plan, 1.0)
         check_cost(plan, 1e6)
         (folder / "prices.toml").write_text("[prices]\nx = 3\n")

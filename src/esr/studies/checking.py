@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from esr.errors import UserError, missing_extra
+from esr.steering.settings import BATCH
 from esr.studies.config import StudyConfig, read_config
 from esr.studies.experiments.registry import wanted
 from esr.studies.judges import make_judge, preflight
@@ -36,7 +37,6 @@ PROBED = 4
 """Prompts whose activations are reconstructed."""
 STORED = 4_000
 """Bytes that the study file takes per response, about: text, tokens, verdict."""
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _GIB = 2**30
 
 
@@ -93,6 +93,8 @@ class _Preflight:
     _tokenizer: Any = None
     _reader: LatentReader | None = None
     _ids: list[tuple[int, ...]] = field(default_factory=list)
+    _rows: int = BATCH
+    """Responses in flight that the time is reckoned with: no more than fit into any model's context as one text."""
     _step: tuple[float, int] | None = None
     """Seconds of one decoding step of the layers loaded, and how many these are."""
 
@@ -265,34 +267,26 @@ class _Preflight:
     def memory(self) -> Iterator[Check]:
         if self._model is None:
             raise _Missing("the model's configuration")
-        from esr.subjects.part import count_parameters
+        from esr.studies.memory import memory_need
 
-        spec, text = self.config.subject, self._model.get_text_config(decoder=True)
-        weights = count_parameters(self._model) * _BYTES[spec.dtype]
         sae = 0
         if self._reader is not None:
             sae = sum(p.numel() * p.element_size() for p in self._reader.sae.parameters())
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        rows = self.config.engine.batch_size or 16
-        longest = max(map(len, self._ids), default=0) + self.config.sampling.max_new_tokens
-        cache = rows * longest * 2 * text.num_hidden_layers * heads * width * _BYTES[spec.dtype]
-        needed = weights + sae + cache
-        free, where = _free_memory(spec.device, spec.device_map, self.config.engine)
-        found = (
-            f"about {needed / _GIB:.1f} GiB: weights {weights / _GIB:.1f}, SAE {sae / _GIB:.1f}, keys and values of"
-            f" {rows} responses {cache / _GIB:.1f}"
-        )
-        if free is None:
-            yield Check("memory", "warning", f"{found}; how much is free on {where} is not known")
-        elif weights + sae > free:
-            rule = f"weights and SAE fit into the {free / _GIB:.1f} GiB that are free on {where}"
-            raise UserError(rule, found, 'Use a 16-bit dtype, device_map = "auto", or a larger machine')
-        elif needed > free:
+        need = memory_need(self.config, self._model, max(map(len, self._ids), default=0), sae)
+        self._rows, found = min(need.rows, BATCH), str(need)
+        if need.free is None:
+            yield Check("memory", "warning", f"{found}; how much is free on {need.where} is not known")
+            return
+        free = f"{need.free / _GIB:.1f} GiB"
+        if need.loaded > need.free:
+            rule = f"weights and SAE fit into the {free} that are free on {need.where}"
+            fewer = ", fewer replicas" if need.copies > 1 else ""
+            raise UserError(rule, found, f'Use a 16-bit dtype, device_map = "auto"{fewer}, or a larger machine')
+        elif need.total > need.free:
             remedy = "Fewer responses will run at once: lower batch_size"
-            yield Check("memory", "warning", f"{found}; {free / _GIB:.1f} GiB free on {where}", remedy)
+            yield Check("memory", "warning", f"{found}; {free} free on {need.where}", remedy)
         else:
-            yield Check("memory", "ok", f"{found}; {free / _GIB:.1f} GiB free on {where}")
+            yield Check("memory", "ok", f"{found}; {free} free on {need.where}")
 
     def reconstruction(self) -> Iterator[Check]:
         if self._reader is None or not self._ids or self._model is None:
@@ -310,7 +304,7 @@ class _Preflight:
             error = h - self._reader.sae.decode(self._reader.sae.encode(h))
             share = float(error.square().sum() / (h - h.mean(0)).square().sum())
         began = time.perf_counter()
-        part.residual(self._ids[0][:1] * (self.config.engine.batch_size or 16))
+        part.residual(self._ids[0][:1] * self._rows)
         self._step = (time.perf_counter() - began, layer + 1)
         found = f"{share:.1%} of the variance of {len(h)} tokens at layer {layer} unexplained (at most {GOOD_FVU:.0%})"
         remedy = "It does not fit this model at this layer: check model, layer and SAE"
@@ -371,10 +365,9 @@ class _Preflight:
         seconds, basis = planned.seconds, "at this study's speed"
         if seconds is None and self._step is not None and self.config.engine.backend == "hf":
             step, layers = self._step
-            rows = self.config.engine.batch_size or 16
             whole = step * int(self._model.get_text_config(decoder=True).num_hidden_layers) / layers
-            seconds = sum(s.tokens * s.expected / max(1, s.responses) for s in planned.stages) / rows * whole
-            basis = f"very roughly, from one pass of {layers} layers over {rows} tokens"
+            seconds = sum(s.tokens * s.expected / max(1, s.responses) for s in planned.stages) / self._rows * whole
+            basis = f"very roughly, from one pass of {layers} layers over {self._rows} tokens"
         about = "time not known before it runs" if seconds is None else f"{duration(seconds)} ({basis})"
         yield Check("time and cost", "ok", f"{planned.responses_in_words} responses, {about}; {price}")
 
@@ -382,19 +375,3 @@ class _Preflight:
 def _same_model(trained: str, used: str) -> bool:
     """Whether two names mean the same weights, organisation aside."""
     return trained.rsplit("/", 1)[-1].casefold() == used.rstrip("/").rsplit("/", 1)[-1].casefold()
-
-
-def _free_memory(device: str, device_map: str | None, engine: Any) -> tuple[float | None, str]:
-    """Bytes free where the weights go, and where that is."""
-    import torch
-
-    from esr.steering.memory import free_bytes
-
-    on_gpu = torch.cuda.is_available() and device != "cpu"
-    if on_gpu and (device_map or engine.backend == "vllm"):
-        count = torch.cuda.device_count()
-        if engine.backend == "vllm":
-            count = min(count, engine.vllm.tensor_parallel * engine.vllm.pipeline_parallel)
-        return sum(torch.cuda.mem_get_info(i)[0] for i in range(count)), f"{count} GPUs"
-    where = torch.device("cuda" if on_gpu and device == "auto" else "cpu" if device == "auto" else device)
-    return free_bytes(where), "the GPU" if where.type == "cuda" else "this machine"

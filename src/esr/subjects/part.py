@@ -51,10 +51,9 @@ def load_lower_layers(spec: SubjectSpec, layer: int) -> LowerLayers:
     return LowerLayers(model, layer)
 
 
-def count_parameters(config: Any) -> int:
-    """Parameters of a model of this configuration, without making them."""
+def empty_model(config: Any, dtype: torch.dtype) -> Any:
+    """A model of this configuration without its numbers, on the meta device."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(p.numel() for p in model.parameters())
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
