@@ -59,6 +59,21 @@ def test_status_shows_every_condition_once(esr: Any, study: Path) -> None:
     assert "no-steering − incidence, ESR rate: " in out
 
 
+def test_status_and_run_say_how_calibration_went(esr: Any, study: Path) -> None:
+    shown = json.loads(esr("status", study, "--json"))["calibration"]
+    found = Study.open(study).calibration
+    calibrated = found[found["status"].eq("calibrated")]
+    assert (shown["method"], shown["calibrated"], shown["directions"]) == ("pooled", len(calibrated), len(found))
+    assert shown["responses_per_direction"] == pytest.approx(found["generations"].mean())
+    assert shown["median_relative_width"] == pytest.approx(
+        ((calibrated["high"] - calibrated["low"]) / calibrated["threshold"]).median()
+    )
+    for command in (("status", study), ("run", study, "--experiment", "prompt-only")):
+        said = " ".join(esr(*command).split())
+        assert f"Calibration (pooled): {len(calibrated)} of {len(found)} directions; median 95 % interval " in said
+        assert f"(target {shown['target']:g})" in said
+
+
 def test_run_shows_what_was_asked_for(esr: Any, study: Path) -> None:
     out = esr("run", study, "--experiment", "prompt-only")
     assert "prompt-only: Does steering" in out

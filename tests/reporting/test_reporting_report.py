@@ -333,3 +333,16 @@ def test_why_a_search_stopped_and_what_was_predicted_are_shown_where_they_are_kn
     assert words.count("narrow <b>") == 12  # of the calibrated
     assert words.count("predicted 4.5") == 1
     assert "predicted n" not in words
+
+
+def test_the_report_names_the_method_and_flags_intervals_that_end_at_a_bound(make_view, no_pictures):
+    view = make_view()
+    known = view.calibration.assign(at_bound=["upper", *[""] * 13])
+    for method, other in (("pooled", "bisection"), ("bisection", "pooled")):
+        words = Page(report_html(dataclasses.replace(view, calibration=known, method=method))).words
+        assert f"found by the method {method}" in words
+        assert f"the method {other}" not in words
+        assert words.count("ends at the upper bound") == 1
+        assert "95 % credible intervals" in words
+        for term in ("narrow, the mean", "rounds spent, all", "out of reach, the threshold", "Predicted: the boost"):
+            assert term in words

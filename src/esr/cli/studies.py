@@ -59,6 +59,7 @@ def run(
     given = {"replicas": replicas, "ray_address": ray_address}
     run_experiments(study, keys, max_cost, {name: value for name, value in given.items() if value is not None})
     opened = Study.open(study)
+    show_calibration(opened, opened.trials)
     show_results(opened, opened.trials, None if ALL in keys else keys)
 
 
@@ -117,10 +118,12 @@ def status(study: StudyFolder, as_json: AsJson = False) -> None:
     found = standing(opened)
     trials = opened.trials if found.begun else None
     if as_json:
-        print_json(_as_json(opened, trials) | {"standing": asdict(found)})
+        print_json(_as_json(opened, trials) | {"standing": asdict(found), "calibration": _calibration(opened, trials)})
         return
     for line in found.lines():
         console().print(printable(line), soft_wrap=True)
+    if found.begun:
+        show_calibration(opened, trials)
     if trials is not None and not trials.empty:
         show_results(opened, trials)
 
@@ -263,6 +266,20 @@ def demo(
     typer.echo("These figures validate the instrument on small trained organisms; they say nothing about large models.")
     for path in reports:
         typer.echo(f"Report: {path}")
+
+
+def _calibration(study: Study, trials: pd.DataFrame | None) -> dict[str, Any] | None:
+    from esr.reporting.calibration import calibration_summary
+
+    return None if trials is None else calibration_summary(study.calibration, study.config.calibration, trials)
+
+
+def show_calibration(study: Study, trials: pd.DataFrame | None) -> None:
+    """One line on the thresholds, once they are known."""
+    from esr.reporting.calibration import calibration_line
+
+    if (summary := _calibration(study, trials)) is not None:
+        console().print(calibration_line(summary))
 
 
 def show_results(study: Study, trials: pd.DataFrame, keys: list[str] | None = None) -> None:

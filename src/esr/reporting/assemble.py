@@ -15,6 +15,7 @@ from esr.analysis.notes import screen_note
 from esr.errors import UserError
 from esr.finetuning.settings import FOLDER
 from esr.judging.agreement import Agreement, pairwise_agreement
+from esr.reporting.calibration import achieved, at_bound
 from esr.reporting.report import render_report
 from esr.reporting.view import ActivationTables, ExperimentView, StudyView
 from esr.reporting.viewer import TokenReadings
@@ -45,13 +46,15 @@ def view_of(study: Study) -> StudyView:
         title=study.config.name,
         trials=trials,
         experiments=tuple(with_tables(study, e) for e in experiment_views(study, trials)),
-        calibration=_checks(_achieved(study.calibration, trials), study.directions),
+        calibration=_checks(_with_ends(study, achieved(study.calibration, trials)), study.directions),
         exclusions=study.exclusions,
         stages=study.stages,
         settings=study.config.locked(),
         provenance=study.provenance,
         is_organism=study.is_organism,
         target=study.config.calibration.target,
+        method=study.config.calibration.method,
+        tolerance=study.config.calibration.tolerance,
         seed=study.config.seed,
         notes=(*study.notes, screen_note(trials)),
         judges=judges,
@@ -149,23 +152,11 @@ def _published(study: Study) -> tuple[PublishedFigure, ...]:
     return figures
 
 
+def _with_ends(study: Study, calibration: pd.DataFrame) -> pd.DataFrame:
+    return calibration.assign(at_bound=at_bound(calibration, study.config.calibration))
+
+
 def _checks(calibration: pd.DataFrame, directions: pd.DataFrame) -> pd.DataFrame:
     """Add what was found out about each direction when it was chosen."""
     found = directions.set_index("id")[["efficacy_drop", "promotion", "promoted"]]
     return calibration.join(found, on="direction")
-
-
-def _achieved(calibration: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Add ``achieved``, the mean first-attempt score of the trials at the threshold, and ``achieved_n``.
-
-    These trials are no part of the search, so the mean is not flattered by it.
-    """
-    at_threshold = trials[(trials["state"] == "scored") & (trials["boost"] == trials["threshold"])]
-    one = min(at_threshold["condition"].unique(), key=lambda name: (name != "incidence", name), default="")
-    these = at_threshold[at_threshold["condition"] == one]
-    weighted = (these["first_score"] * these["weight"]).groupby(these["direction"]).sum()
-    by_direction = these.groupby("direction")["weight"]
-    frame = calibration.copy()
-    frame["achieved"] = frame["direction"].map(weighted / by_direction.sum()).astype(float)
-    frame["achieved_n"] = frame["direction"].map(by_direction.count()).fillna(0).astype(int)
-    return frame

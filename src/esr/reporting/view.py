@@ -22,8 +22,8 @@ CALIBRATION = (
 ``achieved_n`` responses there; ``generations`` spent; ``status`` "calibrated" or anything else, with a
 ``reason``; ``efficacy_drop`` points of score lost at the most effective boost tried, NaN without that gate;
 ``promotion`` of restart words in standard deviations of the direction's logit effects, and whether that counts as
-``promoted``. Shown where there are: ``stopped``, why the search ended, and ``surrogate``, the threshold predicted
-without a generation.
+``promoted``. Shown where there are: ``stopped``, why the search ended, ``surrogate``, the threshold predicted
+without a generation, and ``at_bound``, the bound at which the interval ends.
 """
 EXCLUSIONS = ("step", "rule", "excluded", "left")
 """One row per step of choosing directions, in order: the rule, how many it excluded, how many were left."""
@@ -99,6 +99,10 @@ class StudyView:
     """What conditions that belong to no experiment are compared with, when it is there."""
     target: float = 30.0
     """Mean first score that calibration aimed at, 0-100."""
+    method: str = ""
+    """How thresholds were searched for: ``pooled`` or ``bisection``; empty when not known."""
+    tolerance: float = 7.0
+    """Score points of ``pooled`` within which a threshold counts as narrow."""
     seed: int = 0
     """Seeds the bootstrap and the permutations."""
     notes: tuple[str, ...] = ()

@@ -46,7 +46,8 @@ UNKNOWN = 20.0
 LOWEST_SHARE, HIGHEST_SHARE = 0.05, 0.95
 """The target as a share of the unsteered score: outside of these the fall to it is not seen in scores."""
 UNSTEERED_GENERATIONS = 30
-_LEAST_LOWER = 0.01  # without a lower bound, the log grid starts at this share of the prior mean
+LEAST_LOWER = 0.01
+"""Without a lower bound, the log grid starts at this share of the prior mean."""
 _DISPERSION_WEIGHT = 10.0  # scores' worth of weight of the first guess, all-or-nothing scores
 _DISPERSION_BOUNDS = (0.03, 1.5)
 _FLOOR = -45.0  # lowest log-likelihood kept: nothing is as slow as numbers too small for float32
@@ -73,7 +74,7 @@ class Pooled:
         self._settings = settings
         self._n = n_directions
         self._hints = hints
-        self._lower = max(settings.lower, _LEAST_LOWER * settings.prior_mean)
+        self._lower = max(settings.lower, LEAST_LOWER * settings.prior_mean)
         self._evidence = [Evidence() for _ in range(n_directions)]
         self._unsteered_scores: list[float] = []
         self._hopeless = ""
