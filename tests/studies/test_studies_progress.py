@@ -113,3 +113,12 @@ def test_the_live_display_shows_every_stage() -> None:
     assert "1 of 4 responses" in shown
     assert "1 wait for the judge, 0 unscored" in shown
     assert "\x1b[31m" not in shown
+
+
+def test_the_surrogate_s_passes_are_no_responses_and_have_no_verdicts() -> None:
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.start("surrogate", 960)
+    lines.advance(960, 0, 0)
+    lines.end()
+    assert re.fullmatch(r"surrogate: 960 of 960 forward passes, 0 s", said[-1])

@@ -13,6 +13,8 @@ from esr.steering.stopping import GRACE, stop
 STOPPING = f"Stopping: what is in flight is finished, for {GRACE:.0f} s at most. Ctrl-C again stops at once."
 _UPPER = ("calibration",)
 """Stages that may end before their total."""
+_PASSES = ("surrogate",)
+"""Stages of forward passes, in which nothing is generated or judged."""
 
 
 class Silent:
@@ -100,10 +102,11 @@ class Pace:
         return left * since / more if more >= 8 and since >= 1 else None
 
     def counted(self) -> str:
-        """``120 of 440 responses``."""
+        """``120 of 440 responses``, or forward passes."""
         of = f" of {self.total}" if self.total else ""
         at_most = " at most" if self.total and self.stage in _UPPER else ""
-        return f"{self.done}{of} responses{at_most}"
+        what = "forward passes" if self.stage in _PASSES else "responses"
+        return f"{self.done}{of} {what}{at_most}"
 
     def facts(self) -> list[str]:
         """Speed, what waits for the judge, unscored, time left: what there is to say."""
@@ -112,7 +115,8 @@ class Pace:
             said.append(f"{self.tokens_per_second:,.0f} tokens/s")
         if self.waiting:
             said.append(f"{self.waiting} wait for the judge")
-        said.append(f"{self.unscored} unscored")
+        if self.stage not in _PASSES:
+            said.append(f"{self.unscored} unscored")
         if self._ended is None and (left := self.seconds_left) is not None:
             said.append(f"{'at most ' if self.stage in _UPPER else ''}about {duration(left)} left")
         return said
