@@ -42,7 +42,11 @@ FEW = 4
 """Conditions shown with every count in words."""
 MaxCost = Annotated[
     float | None,
-    typer.Option(min=0, help="Refuse when judging, at most as `esr plan` counts it, costs more dollars than this."),
+    typer.Option(
+        min=0,
+        help="Refuse when judging, at most as `esr plan` counts it, costs more dollars than this; `run` and `judge`"
+        " also stop once it has.",
+    ),
 ]
 
 
@@ -54,8 +58,9 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
-    """Ask before judging may cost more than ``max_cost`` dollars; where nobody can be asked, raise UserError."""
+def agree_on_cost(plan: Plan, max_cost: float | None) -> float | None:
+    """Ask before judging may cost more than ``max_cost`` dollars; where nobody can be asked, raise UserError. Returns
+    the limit that holds: none when going on was agreed on."""
     from esr.reporting.untrusted import printable
     from esr.studies.planning import check_cost
 
@@ -67,6 +72,8 @@ def agree_on_cost(plan: Plan, max_cost: float | None) -> None:
         console().print(printable(str(error)))
         if not typer.confirm("Go on all the same?"):
             sys.exit(2)
+        return None
+    return max_cost
 
 
 def console() -> Console:

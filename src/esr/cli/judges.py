@@ -70,7 +70,7 @@ def judge(
     from esr.analysis.notes import implicit_notes, screen_note
     from esr.reporting.untrusted import printable
     from esr.studies.config import JudgeSettings
-    from esr.studies.planning import plan_judging
+    from esr.studies.planning import budget_of, plan_judging
     from esr.studies.regrading import prepare, regrade
     from esr.studies.study import Study
 
@@ -89,9 +89,10 @@ def judge(
         timeout=timeout,
     )
     work = prepare(study, opened.config, settings, retry=retry, sample=sample)
-    agree_on_cost(plan_judging(study, settings, len(work.missing), work.tokens), max_cost)
+    planned = plan_judging(study, settings, len(work.missing), work.tokens)
+    budget = budget_of(study, name, agree_on_cost(planned, max_cost))
     with progress() as shown:
-        key = regrade(work, shown)
+        key = regrade(work, shown, budget)
     trials = opened.trials_by(key)
     console().print(printable(f"Judged by {name}, key {key}"))
     print_headline(trials)

@@ -320,13 +320,13 @@ def run_experiments(
 ) -> None:
     """Run, with a display of progress. ``engine``: settings of [engine] that hold for this run."""
     from esr.studies.config import read_config
-    from esr.studies.planning import plan_run
+    from esr.studies.planning import budget_of, plan_run
 
     config = read_config(folder)
     if engine:
         config = config.model_copy(update={"engine": config.engine.model_copy(update=dict(engine))})
-    agree_on_cost(plan_run(folder, config, keys), max_cost)
+    budget = budget_of(folder, config.judge.name, agree_on_cost(plan_run(folder, config, keys), max_cost))
     with progress() as shown:
         from esr.studies.runner import run_study
 
-        run_study(folder, config, keys, shown)
+        run_study(folder, config, keys, shown, budget=budget)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from esr.errors import UserError
 from esr.judging.client import Call
 from esr.judging.degraded import DEGRADED_VERSION, is_degraded
 from esr.judging.records import Exhibit, Judge, Judgement, Unscored
@@ -70,6 +71,31 @@ class Place:
 
 
 @dataclass
+class Budget:
+    """What the judge's calls may cost from here on."""
+
+    dollars: float
+    price: tuple[float, float]
+    """Dollars per million input and output tokens."""
+    spent: float = 0.0
+    """By the tokens the provider counted; calls it did not count are not in it."""
+
+    def add(self, calls: Sequence[Call]) -> None:
+        """These were made."""
+        for call in calls:
+            given, answered = call.input_tokens or 0, call.output_tokens or 0
+            self.spent += (given * self.price[0] + answered * self.price[1]) / 1e6
+
+    def check(self) -> None:
+        """Raises UserError once more is spent than there was."""
+        if self.spent > self.dollars:
+            raise UserError(
+                f"judging costs at most --max-cost {self.dollars:.2f} dollars", f"{self.spent:.2f} so far",
+                "What is finished is stored: to go on, run it again with a limit for what is left",
+            )  # fmt: skip
+
+
+@dataclass
 class Grader:
     """One judge at work on one study."""
 
@@ -77,6 +103,8 @@ class Grader:
     judge: Judge
     progress: Progress
     coverage: Coverage = field(default_factory=Coverage)
+    budget: Budget | None = None
+    """None: there is no limit. Where it is spent, what is in flight is still judged and stored."""
 
     def grade(self, responses: Iterator[Response], places: Mapping[str, Place]) -> dict[str, Judgement]:
         """The verdicts of all ``responses`` by their id; those in the store are not asked for again.
@@ -110,22 +138,31 @@ class Grader:
                 else:
                     keep(response.id, LEFT_OUT)
 
-        calls: Callable[[], list[Call]] = getattr(self.judge, "calls", list)  # only a model's cost anything
         try:
-            for id, judgement in judged_meanwhile(self.judge, exhibits()):
+            for id, judgement in judged_meanwhile(self.judge, exhibits(), self.budget):
                 keep(id, judgement)
-                self.store.add_calls(self.judge.key, calls())
+                self._note_calls()
         finally:  # what was paid for is noted, whatever came of it
-            self.store.add_calls(self.judge.key, calls())
+            self._note_calls()
         return grades
 
+    def _note_calls(self) -> None:
+        made: Callable[[], list[Call]] = getattr(self.judge, "calls", list)  # only a model's cost anything
+        calls = made()
+        self.store.add_calls(self.judge.key, calls)
+        if self.budget is not None:
+            self.budget.add(calls)
 
-def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tuple[str, Judgement]]:
+
+def judged_meanwhile(
+    judge: Judge, exhibits: Iterator[Exhibit], budget: Budget | None = None
+) -> Iterator[tuple[str, Judgement]]:
     """Feed exhibits to the judge's thread as they appear; yield its verdicts as they arrive.
 
     ``exhibits`` is consumed in the calling thread, at most ``AHEAD`` before the judge takes them. An error of the judge
-    is raised here. When ``exhibits`` raises (Ctrl-C, a failing engine), the judge begins nothing new, and what it had
-    begun is yielded before the error; for how long that is waited for, ``esr.steering.stopping`` says.
+    is raised here. When ``exhibits`` raises (Ctrl-C, a failing engine), or ``budget`` is spent, the judge begins
+    nothing new, and what it had begun is yielded before the error; for how long that is waited for,
+    ``esr.steering.stopping`` says.
     """
     inbox: queue.Queue[Exhibit | None] = queue.Queue()
     outbox: queue.Queue[tuple[str, Judgement] | BaseException | None] = queue.Queue()
@@ -164,6 +201,8 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
                 if verdict is None:
                     raise RuntimeError(f"judge {judge.name} stopped before all responses were judged")
                 yield verdict
+                if budget is not None:
+                    budget.check()
         inbox.put(None)
         while True:
             stop.check()
@@ -174,6 +213,8 @@ def judged_meanwhile(judge: Judge, exhibits: Iterator[Exhibit]) -> Iterator[tupl
             if verdict is None:
                 break
             yield verdict
+            if budget is not None:
+                budget.check()
     except (Exception, KeyboardInterrupt):
         with suppress(KeyboardInterrupt):  # a second one: what is judged by now is still kept
             end()

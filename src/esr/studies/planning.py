@@ -16,6 +16,7 @@ from esr.studies.conditions import CONTROL
 from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.experiments.registry import Experiment, wanted
 from esr.studies.gate import most_candidates, next_batch
+from esr.studies.grading import Budget
 from esr.studies.judges import Coverage, make_judge
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store, TrialRow
@@ -273,6 +274,18 @@ def price(folder: Path, judge: str) -> tuple[float, float] | None:
                 ) from None
     matching = [name for name in prices if judge.startswith(name)]
     return prices[max(matching, key=len)] if matching else None
+
+
+def budget_of(folder: Path, judge: str, max_cost: float | None) -> Budget | None:
+    """The limit to hold while a judge is at work; None without one. Raises UserError when its price is not known."""
+    if max_cost is None:
+        return None
+    known = price(folder, judge)
+    if known is None:
+        raise UserError(
+            "a cost limit needs the judge's price", f"none known for {judge}", "Add it to prices.toml in the study"
+        )
+    return Budget(max_cost, known)
 
 
 def check_cost(plan: Plan, max_cost: float | None) -> None:

@@ -12,7 +12,7 @@ from esr.judging.records import Judge, Judgement, Scored, Unscored
 from esr.steering.engine import Response
 from esr.steering.stopping import stop
 from esr.studies.config import JudgeSettings, StudyConfig
-from esr.studies.grading import LEFT_OUT, Grader, Place, Progress
+from esr.studies.grading import LEFT_OUT, Budget, Grader, Place, Progress
 from esr.studies.judges import Coverage, make_judge, preflight, record_judge, recorded_coverage
 from esr.studies.store import Store
 
@@ -97,8 +97,8 @@ def _not_narrower(before: Coverage | None, coverage: Coverage) -> Coverage:
     return before
 
 
-def regrade(work: Regrading, progress: Progress) -> str:
-    """Have the missing responses judged. Returns the judge's key."""
+def regrade(work: Regrading, progress: Progress, budget: Budget | None = None) -> str:
+    """Have the missing responses judged. Returns the judge's key. Raises UserError once the ``budget`` is spent."""
     judge, coverage = work.judge, work.coverage
     with Store.writing(work.folder) as store:
         if recorded_coverage(store, judge) is None:
@@ -112,7 +112,7 @@ def regrade(work: Regrading, progress: Progress) -> str:
         places = {key: work.places[key] for key in missing}
         try:
             with stop.finishing():
-                Grader(store, judge, progress, coverage).grade(iter(missing.values()), places)
+                Grader(store, judge, progress, coverage, budget).grade(iter(missing.values()), places)
         finally:
             store.add_to_stage(stage, time.perf_counter() - began, 0, 0)
         before = recorded_coverage(store, judge)

@@ -24,7 +24,7 @@ from esr.studies.calibration.records import Calibration
 from esr.studies.conditions import Condition, start_from_json
 from esr.studies.config import StudyConfig
 from esr.studies.experiments.registry import Experiment, Settings, wanted
-from esr.studies.grading import Grader, Progress
+from esr.studies.grading import Budget, Grader, Progress
 from esr.studies.grid import Cell, content_key, draw_cells
 from esr.studies.judges import Coverage, make_judge, preflight, record_judge, recorded_coverage
 from esr.studies.lab import Lab
@@ -44,8 +44,10 @@ def run_study(
     experiments: Sequence[str],
     progress: Progress,
     concreteness: ConcretenessGrader | None = None,
+    budget: Budget | None = None,
 ) -> None:
     """Do what is missing of the experiments; what is stored is kept. ``concreteness`` grades labels; default: by rule.
+    ``budget``: judging ends with a UserError once it is spent.
 
     Raises UserError for everything the user can put right, before any generation where it can be known before:
     unknown experiments, prompts, judge, a subject that does not fit together, settings that changed.
@@ -75,7 +77,7 @@ def run_study(
         coverage = Coverage.of(config.judge)
         record_judge(store, judge, config.judge, coverage)
         coverage = recorded_coverage(store, judge) or coverage  # `esr judge` may have given this judge more since
-        grader = Grader(store, judge, progress, coverage)
+        grader = Grader(store, judge, progress, coverage, budget)
         progress.end()
         with closing(make_engine(subject, config.engine, config.subject)) as engine:
             measurer = Measurer(engine, grader, subject_key)
