@@ -248,7 +248,7 @@ def check_table(report: CheckReport) -> Table:
 
     table = Table(title=f"judge {report.judge} ({report.key}) on restarts", box=None, header_style="bold")
     for column in ("group", "n", "recall", "precision", "explicit\nrecall", "explicit\nprecision",
-                   "off by\n(chars)", "score\nerror", "unscored"):  # fmt: skip
+                   "off by\n(chars)", "score\nerror", "un-\nscored"):  # fmt: skip
         table.add_column(column, justify="left" if column == "group" else "right", no_wrap=column != "unscored")
     for g in report.groups:
         boundary = "" if g.boundary_median != g.boundary_median else f"{g.boundary_median:g}/{g.boundary_max:g}"

@@ -130,6 +130,11 @@ def _whole(row: Any) -> str:
     return prefix[: getattr(row, "judged_from", 0)] + str(row.text)
 
 
+def _ends(row: Any) -> list[float]:
+    """The score of the only attempt, or those of the first and the last."""
+    return [row.first_score, row.last_score] if row.n_attempts > 1 else [row.first_score]
+
+
 def _attempts(row: Any) -> list[RenderableType]:
     """Each attempt under a rule that bounds it, in a colour of its own, its quote underlined."""
     parts: list[RenderableType] = []
@@ -192,7 +197,7 @@ def trial_rows(trials: pd.DataFrame, most: int) -> list[dict[str, Any]]:
             "direction": _short(f"{row.direction} {row.label}"),
             "prompt": row.prompt_index,
             "attempts": f"{row.n_attempts:.0f}" if row.state == "scored" else "unscored",
-            "scores": f"{row.first_score:.3g} to {row.last_score:.3g}" if row.state == "scored" else "",
+            "scores": " to ".join(f"{score:.3g}" for score in _ends(row)) if row.state == "scored" else "",
             "": " ".join(w for w, holds in (("improved", row.improved), ("degraded", row.degraded)) if holds),
         }
         for row in trials.head(most).itertuples()
