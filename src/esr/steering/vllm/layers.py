@@ -17,8 +17,8 @@ ARCHITECTURES = (
     "Gemma3ForCausalLM",
     "GPT2LMHeadModel",
 )
-"""Models whose layers return the residual stream, or two tensors whose sum it is: each compared with Hugging Face's in
-tests/vllm_engine. In others the second tensor is something else (Cohere's is the layer's input), so they are refused."""
+"""Models whose layers return the residual stream, or two tensors whose sum it is: each compared with Hugging Face's by
+tests/vllm_engine. In others the second is something else (Cohere's is the layer's input), so they are refused."""
 
 
 def check_architecture(config: Any) -> None:
