@@ -14,6 +14,9 @@ import pytest
 from esr.errors import SteeringError
 from esr.steering.replicas.cluster import LostError
 from esr.steering.replicas.dealing import Dealer
+from esr.steering.replicas.engine import shares
+
+IN_FLIGHT = 3
 
 
 @dataclass(eq=False)
@@ -39,6 +42,8 @@ class Simulated:
         self.asked_though_given = 0
         self.most_out = 0
         self.actors: list[Actor] = []
+        self.stopped: list[Actor] = []
+        self.resumed: list[Actor] = []
 
     def make(self) -> Actor:
         self.made += 1
@@ -89,6 +94,14 @@ class Simulated:
         self.given.add(place)
         return place, what * 10
 
+    def stop(self, actor: Actor) -> None:
+        self.stopped.append(actor)
+        for stream in actor.queue:
+            del stream.left[IN_FLIGHT if stream is actor.queue[0] else 0 :]
+
+    def resume(self, actor: Actor) -> None:
+        self.resumed.append(actor)
+
     def resources(self) -> str:
         return "nothing"
 
@@ -121,13 +134,13 @@ def test_replicas_do_die_in_these_runs() -> None:
 
 def test_work_that_kills_stops_after_three_replicas() -> None:
     cluster: Any = Simulated(0, poison=17)
-    with pytest.raises(SteeringError, match=r"3 replicas were lost with the same work in hand, .*: poisoned"):
+    with pytest.raises(SteeringError, match=r"3 replicas were lost with the same work in hand, .*: poisoned\..*memory"):
         list(Dealer(cluster, 2).deal("any", batches(40, 4)))
 
 
 def test_replicas_that_never_start_stop_the_work() -> None:
     cluster: Any = Simulated(0, dying=1.0)
-    with pytest.raises(SteeringError, match="10 replicas were lost, the last one so: died"):
+    with pytest.raises(SteeringError, match=r"10 replicas were lost, the last one so: died\. .*memory"):
         list(Dealer(cluster, 2).deal("any", batches(40, 4)))
 
 
@@ -171,3 +184,48 @@ def test_little_is_out_at_a_time_and_nothing_new_when_it_may_not() -> None:
     assert cluster.most_out <= 2 * 2 * 5
     assert 100 <= len(found) <= 100 + 2 * 2 * 5
     assert next(drawn) * 5 == len(found), "what was handed out came back"
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("dying", [0.0, 0.01])
+def test_a_stop_ends_with_what_is_in_flight(seed: int, dying: float) -> None:
+    cluster: Any = Simulated(seed, dying)
+    dealer = Dealer(cluster, 2)
+    found: list[Any] = []
+    for item in dealer.deal("any", batches(1000, 50), stopping=lambda: len(found) >= 100):
+        found.append(item)
+    assert 100 <= len(found) <= 101 + 2 * IN_FLIGHT  # one more may have been ready
+    assert len(set(found)) == len(found)
+    assert cluster.resumed == cluster.stopped
+    assert dealer.lost or len(cluster.stopped) == 2
+    assert len(list(dealer.deal("any", batches(20, 5)))) == 20
+
+
+def test_while_a_replica_starts_work_is_left_for_it() -> None:
+    cluster: Any = Simulated(0)
+    dealer = Dealer(cluster, 2)
+    cluster.ready = lambda waiting, timeout: waiting[:1]  # the second one starts last of all
+    list(dealer.deal("any", batches(2, 1)))
+    assert cluster.most_out == 1
+
+
+def test_a_lost_replica_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    cluster: Any = Simulated(0, dying=0.01)
+    dealer = Dealer(cluster, 2)
+    list(dealer.deal("any", batches(200, 5)))
+    assert dealer.lost > 0
+    told = [record.getMessage() for record in caplog.records if "replica was lost" in record.getMessage()]
+    assert len(told) == dealer.lost
+    assert "died" in told[0]
+
+
+@pytest.mark.parametrize("requests", [1, 5, 64, 128, 256, 257, 768, 100_000])
+@pytest.mark.parametrize("replicas", [1, 2, 7])
+def test_every_share_fills_a_replica_or_all_have_the_same(requests: int, replicas: int) -> None:
+    sizes = list(shares(requests, replicas, 64))
+    assert sum(sizes) == requests
+    first, last = sizes[:-replicas], sizes[-replicas:]
+    assert max(last) - min(last) <= 1
+    assert all(64 <= size <= 16 * 64 for size in first)
+    assert first == sorted(first, reverse=True)
+    assert requests > 2 * 64 * replicas or not first

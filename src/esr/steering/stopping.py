@@ -51,6 +51,14 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
 
+    def ask(self) -> None:
+        """As the first Ctrl-C, without its limit of time: in a process whose work another one waits for."""
+        self._asked_at = time.monotonic()
+
+    def forget(self) -> None:
+        """Take ``ask`` back."""
+        self._asked_at = None
+
     @contextmanager
     def finishing(self) -> Iterator[None]:
         """Inside, the first Ctrl-C only asks."""

@@ -15,6 +15,8 @@ from esr.steering.replicas.replica import Item, Replica
 from esr.steering.settings import BATCH, EngineSettings
 from esr.subjects.spec import PACKAGED, SubjectSpec, looks_like_folder
 
+_BESIDE = "beside"  # calls that do not wait for those that run
+
 
 class LostError(Exception):
     """A replica's process, or the machine it was on, is gone."""
@@ -67,7 +69,7 @@ class Cluster:
             self.close()
             raise
         self._actors: list[Any] = []
-        self._actor_class = ray.remote(Replica)
+        self._actor_class = self._ray.remote(concurrency_groups={_BESIDE: 1})(Replica)
 
     def _connect(self, settings: EngineSettings) -> None:
         options: dict[str, Any] = {"address": settings.ray_address}
@@ -123,6 +125,15 @@ class Cluster:
     def ask(self, actor: Any, method: str, items: Sequence[Item]) -> Any:
         """Hand out items. Returns what can be waited for, and gives one result after another."""
         return getattr(actor, method).options(num_returns="streaming").remote(list(items))
+
+    def stop(self, actor: Any) -> None:
+        """Have a replica finish what it has in flight, and begin nothing else of what it was asked."""
+        actor.stop.options(concurrency_group=_BESIDE).remote()
+
+    def resume(self, actor: Any) -> None:
+        """Take ``stop`` back for what it is asked from now on."""
+        if actor in self._actors:
+            actor.resume.remote()
 
     def ready(self, waiting: Sequence[Any], timeout: float) -> list[Any]:
         """Those of ``waiting`` that have something to give or have come to an end; none after ``timeout`` seconds."""

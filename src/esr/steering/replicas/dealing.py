@@ -1,8 +1,9 @@
-"""Handing work out to replicas in small batches and taking it back: whatever a lost one had not answered is done again
+"""Handing work out to replicas in batches and taking it back: whatever a lost one had not answered is done again
 by another, and every piece of work gives one result."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -12,8 +13,11 @@ from esr.errors import SteeringError
 from esr.steering.replicas.cluster import Cluster, LostError
 from esr.steering.replicas.replica import Item
 
+log = logging.getLogger(__name__)
+
 _AHEAD = 2  # batches a replica has at a time: one at work, one that waits, so that it never waits for us
 _TRIES = 3  # replicas that may be lost with the same piece of work in hand
+_REMEDY = "Often it is memory that runs out: use fewer replicas or a smaller batch_size."
 _PATIENCE = 900.0  # seconds without any replica that is running
 
 
@@ -60,21 +64,28 @@ class Dealer:
         *,
         whole: bool = False,
         may: Callable[[], bool] = lambda: True,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Iterator[Item]:
         """Have the batches of ``work`` done and yield (place, result) in any order, one for every place.
 
         ``whole``: a batch of which a part was lost is done again as a whole, for its results come in order; else only
         what is missing of it. ``may``: whether a new batch may be handed out now; when nothing is out and it may not,
-        this ends. Raises what a replica raised, and SteeringError when replicas are lost again and again with the same
-        work.
+        this ends. ``stopping``: whether only what is in flight is still wanted. Raises what a replica raised, and
+        SteeringError when replicas are lost again and again with the same work.
         """
         again: deque[list[Item]] = deque()
         done: set[int] = set()
         tries: Counter[int] = Counter()
         mine: dict[Any, _Batch] = {}
         ended = False
+        stopped: list[_Worker] = []
         try:
             while True:
+                if stopping():
+                    ended = True
+                    again.clear()
+                    if not stopped:
+                        stopped = self._stop(mine.values())
                 while (worker := self._free(mine.values())) is not None and (again or (not ended and may())):
                     items = again.popleft() if again else next(work, None)
                     if items is None:
@@ -92,7 +103,7 @@ class Dealer:
                         break  # its other streams may be among those that are ready
                     batch = mine[stream]
                     if item is None:
-                        if batch.left:
+                        if batch.left and batch.owner not in stopped:
                             raise SteeringError(f"A replica left {len(batch.left)} pieces of work undone.")
                         del mine[stream], batch.owner.streams[stream]
                         continue
@@ -101,15 +112,27 @@ class Dealer:
                         done.add(item[0])
                         yield item
         finally:
+            for worker in stopped:
+                self._cluster.resume(worker.actor)
             for stream, batch in mine.items():  # given up: the replica goes on with it, and nobody looks
                 batch.owner.streams.pop(stream, None)
 
     def _free(self, batches: Collection[_Batch]) -> _Worker | None:
         """A running replica that has little to do of these, that with the least. Another call's batches do not count:
-        one that is suspended may never take back what its replicas have done."""
+        one that is suspended may never take back what its replicas have done. While one starts, what could wait in the
+        others' hands is left for it."""
         busy = Counter(id(batch.owner) for batch in batches)
-        free = [w for w in self._workers if w.starting is None and busy[id(w)] < _AHEAD]
+        running = [w for w in self._workers if w.starting is None]
+        ahead = _AHEAD if len(running) == len(self._workers) else 1
+        free = [w for w in running if busy[id(w)] < ahead]
         return min(free, key=lambda w: busy[id(w)], default=None)
+
+    def _stop(self, batches: Collection[_Batch]) -> list[_Worker]:
+        """Have those that are at work on these finish what is in flight. Returns them."""
+        workers = list({id(batch.owner): batch.owner for batch in batches}.values())
+        for worker in workers:
+            self._cluster.stop(worker.actor)
+        return workers
 
     def _hand_out(
         self, worker: _Worker, method: str, items: list[Item], mine: dict[Any, _Batch], done: set[int]
@@ -131,7 +154,9 @@ class Dealer:
             if not found:  # the one it was at work on; the others waited
                 tries.update(batch.left)
             if any(tries[place] >= _TRIES for place in batch.left):
-                raise SteeringError(f"{_TRIES} replicas were lost with the same work in hand, the last one so: {why}")
+                raise SteeringError(
+                    f"{_TRIES} replicas were lost with the same work in hand, the last one so: {why}. {_REMEDY}"
+                )
             found.append(batch.items if whole else [item for item in batch.items if item[0] in batch.left])
         return found
 
@@ -141,7 +166,8 @@ class Dealer:
             return
         self.lost += 1
         if self.lost > _TRIES * max(len(self._workers), _TRIES):
-            raise SteeringError(f"{self.lost} replicas were lost, the last one so: {why}")
+            raise SteeringError(f"{self.lost} replicas were lost, the last one so: {why}. {_REMEDY}")
+        log.warning("A replica was lost, the %s. of this run; what it had in hand is done again: %s", self.lost, why)
         self._cluster.dismiss(worker.actor)
         self._workers[self._workers.index(worker)] = self._hire()
 

@@ -19,7 +19,7 @@ from esr.steering.interventions import Intervention
 from esr.steering.replicas.cluster import Cluster
 from esr.steering.replicas.dealing import Dealer
 from esr.steering.replicas.replica import Item
-from esr.steering.settings import BATCH, EngineSettings
+from esr.steering.settings import EngineSettings
 from esr.steering.stopping import stop
 from esr.subjects.spec import SubjectSpec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from esr.subjects.latents import Activity
 
 _TEXTS = 32  # texts in one batch of reading
-_FEWEST = 16  # requests in one batch of generating, where there are so many: fewer leave an engine idle
+_MOST = 16  # rows' worth of requests in one batch of generating: what a replica keeps in memory and may lose
 _READ_AHEAD = 2  # batches of reading per replica that may be out or wait for an earlier one: what memory holds
 
 
@@ -51,14 +51,13 @@ class Replicas:
             self.check(request)
         order = sorted(requests, key=lambda r: len(r.prompt_ids) + len(r.prefill_ids))
         batches = self._batches(list(enumerate(order)))
-        return (response for _, response in self._dealer.deal("generate", batches, may=lambda: not stop.asked))
+        return (response for _, response in self._dealer.deal("generate", batches, stopping=lambda: stop.asked))
 
     def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
-        """Smaller towards the end, so that all replicas end together."""
+        """Asked for when a replica runs. See ``shares``."""
+        rows = max(int(one["rows"]) for one in self._dealer.started())
         at = 0
-        while at < len(items):
-            fair = -(-(len(items) - at) // (2 * self._settings.replicas))
-            size = max(_FEWEST, min(2 * (self._settings.batch_size or BATCH), fair))
+        for size in shares(len(items), self._settings.replicas, rows):
             yield items[at : at + size]
             at += size
 
@@ -116,12 +115,28 @@ class Replicas:
                 yield found
 
     def about(self) -> dict[str, str]:
-        """See ``Engine.about``: what the replicas have in common, and how many there are."""
+        """See ``Engine.about``: what the replicas have in common, how many there are, and how many were lost."""
         every = self._dealer.started()
-        names = sorted({name for one in every for name in one} - {"pid"})
+        names = sorted({name for one in every for name in one} - {"pid", "rows"})
         same = {name: ", ".join(sorted({one[name] for one in every if name in one})) for name in names}
-        return same | {"replicas": str(self._settings.replicas)}
+        lost = {"replicas lost": str(self._dealer.lost)} if self._dealer.lost else {}
+        return same | {"replicas": str(self._settings.replicas)} | lost
 
     def close(self) -> None:
         """See ``Engine.close``: ends the replicas."""
         self._cluster.close()
+
+
+def shares(requests: int, replicas: int, rows: int) -> Iterator[int]:
+    """Sizes of the batches that requests are handed out in, to replicas that hold so many rows.
+
+    Every batch ends on fewer and fewer rows, so few and large ones: half of a fair share of what is left each, up to a
+    limit, until no more is left than fills all replicas twice: that is shared out equally.
+    """
+    left = requests
+    parts = 2 * replicas if replicas > 1 else 1  # one alone waits for nobody
+    while left > 2 * replicas * rows:
+        size = min(_MOST * rows, left // parts)
+        yield size
+        left -= size
+    yield from (size for k in range(replicas) if (size := (left + k) // replicas))

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from esr.steering.stopping import stop
+
 if TYPE_CHECKING:
     from esr.steering.engine import Engine, Request
     from esr.steering.interventions import Intervention
@@ -18,17 +20,26 @@ Item = tuple[int, Any]
 
 
 class Replica:
-    """One engine. Made into a Ray actor by ``cluster``; methods are called one after another."""
+    """One engine. Made into a Ray actor by ``cluster``; methods are called one after another, except for ``stop``."""
 
     def __init__(self, spec: str, settings: str) -> None:
         """``spec``, ``settings``: SubjectSpec and EngineSettings as JSON."""
         self._spec, self._settings = spec, settings
         self._engine: Engine | None = None
+        self._rows = 0
 
     def start(self) -> dict[str, str]:
-        """Load the subject and start its engine, unless that is done. Returns what the engine says about itself, and
-        the process id."""
-        return self._started().about() | {"pid": str(os.getpid())}
+        """Load the subject and start its engine, unless that is done. Returns what the engine says about itself, the
+        process id, and the most rows it may have in flight."""
+        return self._started().about() | {"pid": str(os.getpid()), "rows": str(self._rows)}
+
+    def stop(self) -> None:
+        """Called while ``generate`` runs: what is in flight is finished, nothing else begun, until ``resume``."""
+        stop.ask()
+
+    def resume(self) -> None:
+        """Generate again."""
+        stop.forget()
 
     def _started(self) -> Engine:
         if self._engine is None:
@@ -36,12 +47,15 @@ class Replica:
             import transformers
 
             from esr.steering.make import load_for, start_engine
-            from esr.steering.settings import EngineSettings
+            from esr.steering.memory import fitting_rows
+            from esr.steering.settings import BATCH, EngineSettings
             from esr.subjects.spec import SubjectSpec
 
             transformers.utils.logging.disable_progress_bar()
             settings = EngineSettings.model_validate_json(self._settings)
-            self._engine = start_engine(load_for(SubjectSpec.model_validate_json(self._spec), settings), settings)
+            subject = load_for(SubjectSpec.model_validate_json(self._spec), settings)
+            self._engine = start_engine(subject, settings)
+            self._rows = settings.batch_size or (fitting_rows(subject, ()) if settings.backend == "hf" else BATCH)
         return self._engine
 
     def generate(self, items: Sequence[tuple[int, Request]]) -> Iterator[Item]:
