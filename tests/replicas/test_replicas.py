@@ -21,6 +21,7 @@ from esr.steering.interventions import Add
 from esr.steering.make import load_for, make_engine
 from esr.steering.replicas.cluster import with_whole_paths
 from esr.steering.settings import EngineSettings
+from esr.steering.stopping import stop
 from esr.subjects.published import published_subject
 from esr.subjects.spec import SaeSpec, SubjectSpec
 
@@ -124,6 +125,19 @@ def test_a_call_inside_of_another(one: Any, two: Any) -> None:
     assert answers(two, others) == answers(one, others)
     rest = list(running)
     assert {r.id: r for r in [first, *rest]} == answers(one, requests)
+
+
+def test_a_stop_reaches_what_replicas_have_in_hand(one: Any, two: Any) -> None:
+    requests = mixed_requests(600)  # over 400 in hand at first, 16 in flight in each
+    found = []
+    with stop.listening(lambda: None), stop.finishing():
+        for response in two.generate(requests):
+            found.append(response)
+            if len(found) == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert 10 <= len(found) < 150
+    some = mixed_requests(40)
+    assert answers(two, some) == answers(one, some)
 
 
 @pytest.mark.slow  # a replica takes seconds to start; test_replicas_study kills one by default

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -20,8 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "steering"))
 from steering_requests import mixed_requests
 
 from esr.errors import UserError
-from esr.steering.make import make_engine
+from esr.steering import make
+from esr.steering.make import load_for, make_engine
 from esr.steering.settings import EngineSettings
+from esr.subjects.spec import SubjectSpec
 
 pytest.importorskip("ray")
 
@@ -66,7 +71,47 @@ def test_a_cluster_is_joined_by_its_address(cluster: str, tiny_subject: Any) -> 
     assert found == {r.id: r for r in make_engine(subject, EngineSettings()).generate(requests)}
 
 
+def refused(spec: SubjectSpec, address: str, match: str) -> None:
+    """Before anything is loaded, and within seconds."""
+    began = time.monotonic()
+    with patch.object(make, "load_subject", side_effect=AssertionError), pytest.raises(UserError, match=match):
+        load_for(spec, EngineSettings(ray_address=address))
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nowhere.invalid:6379"])
 def test_a_cluster_that_is_not_there(tiny_subject: Any, address: str) -> None:
-    with pytest.raises(UserError, match=rf"a Ray cluster answers at ray_address\. Got {address} \("):
-        make_engine(tiny_subject(), EngineSettings(ray_address=address))
+    refused(tiny_subject().spec, address, rf"a Ray cluster answers at ray_address\. Got {address} \(")
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_something_else_listens_there(tiny_subject: Any, says: bytes) -> None:
+    done = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        with server.accept()[0] as connection:
+            connection.sendall(says)
+            done.wait(60)  # says no more, and stays
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        try:
+            refused(tiny_subject().spec, f"127.0.0.1:{server.getsockname()[1]}", "a Ray cluster answers at ray_address")
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "ray://127.0.0.1:10001", "host:port", ":6379"])
+def test_what_is_no_address(tiny_subject: Any, address: str) -> None:
+    refused(tiny_subject().spec, address, rf"ray_address is auto, or HOST:PORT of the cluster's head\. Got '{address}'")
+
+
+def test_auto_where_there_is_no_cluster(tiny_subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", frozenset)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: None)
+    refused(tiny_subject().spec, "auto", r"a Ray cluster answers at ray_address\. Got auto \(")

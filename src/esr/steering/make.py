@@ -20,8 +20,11 @@ def load_for(spec: SubjectSpec, settings: EngineSettings) -> Subject:
 
     vLLM and replicas load the weights themselves. What the rest of the software uses of the model are the unembedding
     and the final norm (restart promotion), so for them only those, and the embedding, are loaded here, on the CPU; the
-    decoder layers are left out. Raises what ``load_subject`` raises.
+    decoder layers are left out. Raises what ``load_subject`` raises, and UserError, before anything is loaded, for
+    replicas without Ray or without the cluster they are to run on.
     """
+    if settings.replicated:
+        _check_ray(settings)
     if settings.backend == "hf" and not settings.replicated:
         return load_subject(spec)
     return load_subject(spec.model_copy(update={"device": "cpu", "device_map": None}), decoder_weights=False)
@@ -35,9 +38,7 @@ def make_check(subject: Subject, settings: EngineSettings) -> Check:
     """
     _check_graphs(subject, settings)
     if settings.replicated:
-        from esr.steering.replicas.cluster import check_ray
-
-        check_ray(settings.ray_address)
+        _check_ray(settings)
     if settings.backend == "hf":
         return lambda request: check_request(subject, request)
     from esr.steering.vllm.requests import check_for_vllm
@@ -74,6 +75,12 @@ def start_engine(subject: Subject, settings: EngineSettings) -> Engine:
     from esr.steering.vllm.engine import VLLMEngine
 
     return VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH)
+
+
+def _check_ray(settings: EngineSettings) -> None:
+    from esr.steering.replicas.cluster import check_ray
+
+    check_ray(settings.ray_address)
 
 
 def _check_graphs(subject: Subject, settings: EngineSettings) -> None:

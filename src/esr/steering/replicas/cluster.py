@@ -15,6 +15,8 @@ from esr.steering.replicas.replica import Item, Replica
 from esr.steering.settings import BATCH, EngineSettings
 from esr.subjects.spec import PACKAGED, SubjectSpec, looks_like_folder
 
+_SECONDS = 5.0  # for a connection, and for an answer
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # HTTP/2's frame of settings, which both sides send first; the fourth byte says so
 _BESIDE = "beside"  # calls that do not wait for those that run
 
 
@@ -23,16 +25,43 @@ class LostError(Exception):
 
 
 def check_ray(address: str | None = None) -> None:
-    """Raises UserError when Ray is missing, or nothing listens at ``address`` (HOST:PORT), which Ray itself finds out
-    after minutes."""
+    """Raises UserError when Ray is missing, ``address`` is no address, or no Ray cluster answers there, which Ray would
+    find out after minutes; this takes ten seconds at most."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("replicas need the extra `ray`", "no ray", 'Run pip install "esr[ray]"')
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise _no_cluster(address, error) from error
+    if address is None:
+        return
+    at = _head() if address == "auto" else address
+    host, _, port = at.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        remedy = "Leave it out for this machine alone; for a ray:// address run this on one of the cluster's machines"
+        raise UserError("ray_address is auto, or HOST:PORT of the cluster's head", repr(at), remedy)
+    try:
+        _greet(host.strip("[]"), int(port))
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(at, error) from error
+
+
+def _head() -> str:
+    """Where the cluster's head is that this machine belongs to. Raises UserError if it belongs to none."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError) as error:
+        raise _no_cluster("auto", error) from error
+
+
+def _greet(host: str, port: int) -> None:
+    """Raises OSError unless something that speaks HTTP/2, as Ray's head does, answers there."""
+    with socket.create_connection((host, port), timeout=_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # it would answer to an encrypted greeting only
+        connection.settimeout(_SECONDS)
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
+        answer = connection.recv(len(_SETTINGS), socket.MSG_WAITALL)
+    if len(answer) < len(_SETTINGS) or answer[3] != _SETTINGS[3]:
+        raise ConnectionError("what answers there is not Ray")
 
 
 def _no_cluster(address: str | None, error: Exception) -> UserError:
