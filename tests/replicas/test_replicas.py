@@ -155,6 +155,7 @@ def test_a_killed_replica_is_made_up_for(one: Any, two: Any, moment: int) -> Non
     assert len(found) == 120
     assert {r.id: r for r in found} == answers(one, requests)
     assert victim not in processes(two)
+    assert int(two.about()["replicas lost"]) >= 1
 
 
 @pytest.mark.slow

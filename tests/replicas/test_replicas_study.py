@@ -50,8 +50,8 @@ def busy_replica() -> int:
     return next(pid for pid, name in named if name.startswith("ray::Replica.generate"))
 
 
-def test_a_replica_killed_in_mid_batch_leaves_no_trace(
-    tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any
+def test_a_replica_killed_in_mid_batch_leaves_no_trace_in_the_study(
+    tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), prompts={"per_direction": 30})
     make_study(tmp_path / "whole", values)
@@ -61,6 +61,7 @@ def test_a_replica_killed_in_mid_batch_leaves_no_trace(
     config = read_config(tmp_path / "killed")
     run_study(tmp_path / "killed", config, config.experiments, killer)
     assert killer.victim
+    assert "A replica was lost, number 1 of this run" in caplog.text
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     whole, killed = Study.open(tmp_path / "whole"), Study.open(tmp_path / "killed")
     assert summarise(killed.trials).to_csv() == summarise(whole.trials).to_csv()

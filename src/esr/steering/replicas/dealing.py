@@ -167,7 +167,7 @@ class Dealer:
         self.lost += 1
         if self.lost > _TRIES * max(len(self._workers), _TRIES):
             raise SteeringError(f"{self.lost} replicas were lost, the last one so: {why}. {_REMEDY}")
-        log.warning("A replica was lost, the %s. of this run; what it had in hand is done again: %s", self.lost, why)
+        log.warning("A replica was lost, number %s of this run; what it had in hand is done again: %s", self.lost, why)
         self._cluster.dismiss(worker.actor)
         self._workers[self._workers.index(worker)] = self._hire()
 
