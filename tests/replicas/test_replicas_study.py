@@ -37,27 +37,27 @@ class Killer(Silent):
         if self.stage != "trials" or self.victim or tokens == 0:
             return
         self.left -= responses
-        if self.left <= 0:
-            self.victim = busy_replica()
+        if self.left <= 0 and (busy := busy_replica()):  # if none is, at the next trial
+            self.victim = busy
             os.kill(self.victim, signal.SIGKILL)
 
 
-def busy_replica() -> int:
-    """The process of a replica that is at work."""
+def busy_replica() -> int | None:
+    """The process of a replica that is at work, if any is."""
     import psutil
 
     named = [(p.pid, " ".join(p.info["cmdline"] or ())) for p in psutil.process_iter(["cmdline"])]  # None: gone by now
-    return next(pid for pid, name in named if name.startswith("ray::Replica.generate"))
+    return next((pid for pid, name in named if name.startswith("ray::Replica.generate")), None)
 
 
 def test_a_replica_killed_in_mid_batch_leaves_no_trace_in_the_study(
     tmp_path: Path, tiny_model_folder: Any, tiny_sae_folder: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), prompts={"per_direction": 30})
+    values = settings(tiny_model_folder("llama"), tiny_sae_folder("standard"), prompts={"per_direction": 60})
     make_study(tmp_path / "whole", values)
     make_study(tmp_path / "killed", {**values, "engine": {"batch_size": 16, "replicas": 2}})
     run(tmp_path / "whole")
-    killer = Killer(after=40)
+    killer = Killer(after=10)
     config = read_config(tmp_path / "killed")
     run_study(tmp_path / "killed", config, config.experiments, killer)
     assert killer.victim
