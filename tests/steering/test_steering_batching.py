@@ -301,6 +301,7 @@ def test_rows_follow_from_the_free_memory(tiny_subject: Any) -> None:
     kept = 2 * 4 * config.num_key_value_heads * config.head_dim * 50 * 4
     assert kept < each < kept + 64 * config.vocab_size + 2**16
     assert fitting_rows(subject, [request], free=100 * each) == 40
+    assert fitting_rows(subject, [request], free=100 * each, sharing=4) == 10
     assert fitting_rows(subject, [request], free=0) == 1
     assert fitting_rows(subject, [request], free=10**15) == fitting_rows(subject, []) >= MIN_ROWS
     assert HFEngine(subject).batch_size is None

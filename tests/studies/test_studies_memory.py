@@ -41,9 +41,9 @@ def test_rows_are_those_the_engine_takes(config: StudyConfig) -> None:
 
 def test_replicas_on_a_machine_without_gpus_share_its_memory(config: StudyConfig) -> None:
     four = needed(config, replicas=4)
-    assert (four.copies, four.rows, four.where) == (4, 64, "this machine")
+    assert (four.copies, four.rows, four.where) == (4, 320, "this machine")
     assert four.loaded == 4 * needed(config).loaded
-    assert "64 responses at once" in str(four)
+    assert "320 responses at once" in str(four)
     assert str(four).endswith("each for 4 replicas")
     elsewhere = needed(config, replicas=4, ray_address="auto")
     assert (elsewhere.copies, elsewhere.free, elsewhere.where) == (1, None, "the machine of each replica")
@@ -54,8 +54,8 @@ def test_replicas_on_a_machine_without_gpus_share_its_memory(config: StudyConfig
     [
         ({}, 1, 2, 512),
         ({"replicas": 4}, 1, 2, 512),
-        ({"replicas": 4, "gpus_per_replica": 0.5}, 2, 2, 64),
-        ({"replicas": 4, "gpus_per_replica": 0}, 4, 2, 64),
+        ({"replicas": 4, "gpus_per_replica": 0.5}, 2, 2, 512),
+        ({"replicas": 4, "gpus_per_replica": 0}, 4, 2, 512),
         ({"backend": "vllm"}, 1, 2, 64),
     ],
 )

@@ -39,18 +39,21 @@ forward pass and makes one more cohort to attend over, which on a CPU costs more
 class HFEngine:
     """See ``esr.steering.engine.Engine``.
 
-    ``batch_size``: most requests in flight; None: as many as fit into the free memory. Halved when memory runs out.
+    ``batch_size``: most requests in flight; None: as many as fit into the free memory, which ``sharing`` engines share.
+    Halved when memory runs out.
     ``record``: how decoding steps are captured as graphs (``esr.steering.graphs.cuda_graphs``); None: not at all.
     """
 
-    def __init__(self, subject: Subject, batch_size: int | None = None, record: Record | None = None) -> None:
+    def __init__(
+        self, subject: Subject, batch_size: int | None = None, record: Record | None = None, *, sharing: int = 1
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UserError("batch_size is at least 1", batch_size)
         if len(subject.layers) != subject.n_layers:
             raise UserError("the hf engine runs a subject loaded with its decoder weights", "one without")
         self.subject = subject
         self.batch_size = batch_size
-        self._record = record
+        self._record, self._sharing = record, sharing
         pad = subject.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
         self._texts = TextReader(subject)
@@ -79,7 +82,7 @@ class HFEngine:
         """Nothing to end: the subject holds the weights."""
 
     def _generate(self, requests: Sequence[Request]) -> Iterator[Response]:
-        limit = self.batch_size or fitting_rows(self.subject, requests)
+        limit = self.batch_size or fitting_rows(self.subject, requests, sharing=self._sharing)
         refill = _REFILL.get(self.subject.device.type, 4)
         waiting = _Waiting(requests)
         batch = Batch(self.subject, self._forward, self._pad_id, self._record)

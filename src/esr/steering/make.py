@@ -65,13 +65,15 @@ def make_engine(subject: Subject, settings: EngineSettings, spec: SubjectSpec | 
     return OnDemand(check, lambda: start_engine(subject, settings))
 
 
-def start_engine(subject: Subject, settings: EngineSettings) -> Engine:
-    """An engine in this process, started, whatever the settings say about replicas."""
+def start_engine(subject: Subject, settings: EngineSettings, *, sharing: int = 1) -> Engine:
+    """An engine in this process, started, whatever the settings say about replicas. ``sharing``: engines that share the
+    memory it is in."""
     if settings.backend == "hf":
         from esr.steering.graphs import cuda_graphs
         from esr.steering.hf import HFEngine
 
-        return HFEngine(subject, settings.batch_size, cuda_graphs(subject) if settings.cuda_graphs else None)
+        graphs = cuda_graphs(subject) if settings.cuda_graphs else None
+        return HFEngine(subject, settings.batch_size, graphs, sharing=sharing)
     from esr.steering.vllm.engine import VLLMEngine
 
     return VLLMEngine(subject, settings.vllm, settings.batch_size or BATCH)

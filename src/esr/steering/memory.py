@@ -41,9 +41,10 @@ def bytes_per_row(subject: Subject, columns: int) -> int:
     return int(kept + 32 * config.vocab_size + 16 * 4 * config.hidden_size * number)
 
 
-def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None = None) -> int:
+def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None = None, *, sharing: int = 1) -> int:
     """Most rows in flight for these requests: as many of the longest as fit into ``_SHARE`` of the free memory of the
-    fullest device, up to a number beyond which nothing is gained. ``free``: bytes, measured if not given."""
+    fullest device, up to a number beyond which nothing is gained. ``free``: bytes, measured if not given;
+    ``sharing``: engines that share them."""
     small = is_small(sum(p.numel() for p in subject.model.parameters()), subject.device)
     most = _MOST_ROWS_SMALL if small else _MOST_ROWS.get(subject.device.type, 128)
     devices = {p.device for p in subject.model.parameters()}
@@ -53,7 +54,7 @@ def fitting_rows(subject: Subject, requests: Sequence[Request], free: int | None
     longest = max(len(r.prompt_ids) + len(r.prefill_ids) + r.sampling.max_new_tokens for r in requests)
     # a model spread over devices spreads its keys and values too
     each = bytes_per_row(subject, longest) / len(devices)
-    return max(1, min(most, int(_SHARE * min(sizes) / each)))
+    return max(1, min(most, int(_SHARE * min(sizes) / (sharing * each))))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

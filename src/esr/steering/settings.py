@@ -38,8 +38,8 @@ class EngineSettings(BaseModel):
     """``hf``: transformers, any causal language model; ``vllm``: upstream vLLM (extra ``vllm``). Greedy float32 tokens
     are the same; sampled ones are not, because vLLM draws with another generator, so a study keeps its backend."""
     batch_size: int | None = Field(None, ge=1)
-    """Most requests in flight, in each replica. Default: as many as fit into the free memory (hf), 64 (vllm, and
-    replicas that share a GPU or a machine's memory)."""
+    """Most requests in flight, in each replica. Default: as many as fit into the free memory, or into its share
+    of it (hf), 64 (vllm)."""
     replicas: int = Field(1, ge=1)
     """Engines at work on the study, each in a process of its own (extra ``ray``); 1 without ``ray_address``: one, in
     this process."""
@@ -59,6 +59,10 @@ class EngineSettings(BaseModel):
     def replicated(self) -> bool:
         """Whether engines run as Ray actors."""
         return self.replicas > 1 or self.ray_address is not None
+
+    def sharing(self, gpus: float) -> int:
+        """How many replicas share a memory when each has so many GPUs: a GPU's, or the machine's for 0."""
+        return self.replicas if not gpus else min(self.replicas, max(1, int(1 / gpus)))
 
     def of_one_replica(self) -> EngineSettings:
         """What each replica starts its own engine with."""

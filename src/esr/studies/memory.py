@@ -66,10 +66,11 @@ def memory_need(config: StudyConfig, model: Any, prompt: int, sae: float) -> Nee
     request = Request("", (0,) * max(1, prompt), sampling=Sampling(max_new_tokens=config.sampling.max_new_tokens))
     copies, free, where = _place(config)
     rows = engine.batch_size
-    if rows is None and (engine.backend == "vllm" or copies > 1 or engine.ray_address is not None):
+    if rows is None and engine.backend == "vllm":
         rows = BATCH
     elif rows is None:
-        rows = fitting_rows(subject, [request], None if free is None else int(free - weights - sae))
+        left = None if free is None else int(free - copies * (weights + sae))
+        rows = fitting_rows(subject, [request], left, sharing=copies)
     working = rows * bytes_per_row(subject, prompt + request.sampling.max_new_tokens)
     return Need(weights, sae, working, rows, copies, free, where)
 
@@ -86,8 +87,7 @@ def _place(config: StudyConfig) -> tuple[int, float | None, str]:
     gpus = engine.gpus_per_replica
     if gpus is None:
         gpus = parallel if engine.replicated or engine.backend == "vllm" or not spec.device_map else float("inf")
-    together = engine.replicas if not gpus else min(engine.replicas, max(1, int(1 / gpus)))  # on one GPU
     count = int(min(max(1, gpus), torch.cuda.device_count()))
     if count == 1:
-        return together, free_bytes(device), "the GPU"
+        return engine.sharing(gpus), free_bytes(device), "the GPU"
     return 1, sum(torch.cuda.mem_get_info(i)[0] for i in range(count)), f"{count} GPUs"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from esr.errors import SteeringError, UserError
+from esr.errors import SteeringError, UserError, missing_extra
 from esr.steering.replicas.replica import Item, Replica
-from esr.steering.settings import BATCH, EngineSettings
+from esr.steering.settings import EngineSettings
 from esr.subjects.spec import PACKAGED, SubjectSpec, looks_like_folder
 
 _SECONDS = 5.0  # for a connection, and for an answer
@@ -28,7 +28,7 @@ def check_ray(address: str | None = None) -> None:
     """Raises UserError when Ray is missing, ``address`` is no address, or no Ray cluster answers there, which Ray would
     find out after minutes; this takes ten seconds at most."""
     if importlib.util.find_spec("ray") is None:
-        raise UserError("replicas need the extra `ray`", "no ray", 'Run pip install "esr[ray]"')
+        raise missing_extra("replicas", "ray", "ray")
     if address is None:
         return
     at = _head() if address == "auto" else address
@@ -89,10 +89,8 @@ class Cluster:
         try:
             self._spec = with_whole_paths(spec).model_dump_json()
             self._needs = self._what_a_replica_needs(spec, settings)
-            each = settings.of_one_replica()
-            if each.batch_size is None and self._needs["GPU"] < 1:  # they share what free memory there is
-                each = each.model_copy(update={"batch_size": BATCH})
-            self._settings = each.model_dump_json()
+            self._sharing = settings.sharing(self._needs["GPU"])
+            self._settings = settings.of_one_replica().model_dump_json()
             self._check_room(settings.replicas)
         except BaseException:
             self.close()
@@ -138,7 +136,7 @@ class Cluster:
         """A new replica; it starts as soon as there is room for it."""
         actor = self._actor_class.options(
             num_cpus=self._needs["CPU"], num_gpus=self._needs["GPU"], max_restarts=0, max_task_retries=0
-        ).remote(self._spec, self._settings)
+        ).remote(self._spec, self._settings, self._sharing)
         self._actors.append(actor)
         return actor
 

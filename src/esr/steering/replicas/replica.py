@@ -22,9 +22,9 @@ Item = tuple[int, Any]
 class Replica:
     """One engine. Made into a Ray actor by ``cluster``; methods are called one after another, except for ``stop``."""
 
-    def __init__(self, spec: str, settings: str) -> None:
-        """``spec``, ``settings``: SubjectSpec and EngineSettings as JSON."""
-        self._spec, self._settings = spec, settings
+    def __init__(self, spec: str, settings: str, sharing: int) -> None:
+        """``spec``, ``settings``: SubjectSpec and EngineSettings as JSON; ``sharing``: replicas in the same memory."""
+        self._spec, self._settings, self._sharing = spec, settings, sharing
         self._engine: Engine | None = None
         self._rows = 0
 
@@ -54,7 +54,7 @@ class Replica:
             transformers.utils.logging.disable_progress_bar()
             settings = EngineSettings.model_validate_json(self._settings)
             subject = load_for(SubjectSpec.model_validate_json(self._spec), settings)
-            self._engine = start_engine(subject, settings)
+            self._engine = start_engine(subject, settings, sharing=self._sharing)
             self._rows = settings.batch_size or (fitting_rows(subject, ()) if settings.backend == "hf" else BATCH)
         return self._engine
 
