@@ -55,7 +55,7 @@ def test_replicas_on_a_machine_without_gpus_share_its_memory(config: StudyConfig
         ({}, 1, 2, 512),
         ({"replicas": 4}, 1, 2, 512),
         ({"replicas": 4, "gpus_per_replica": 0.5}, 2, 2, 512),
-        ({"replicas": 4, "gpus_per_replica": 0}, 4, 2, 512),
+        ({"replicas": 4, "gpus_per_replica": 0}, 4, 2, 315),
         ({"backend": "vllm"}, 1, 2, 64),
     ],
 )
