@@ -39,12 +39,13 @@ bench: .venv/.ready
 	mkdir -p .bench
 	-$(BIN)/python benchmarks/cli_start.py
 	$(BIN)/python benchmarks/verdict_length.py
-	$(BIN)/python benchmarks/engines.py --backends hf
-	$(BIN)/python benchmarks/products.py
-	$(BIN)/python benchmarks/tools.py --cache .bench/tools --modes single --threads 2
-	$(BIN)/python benchmarks/tools.py --cache .bench/tools --modes batch --sizes organism
+	$(BIN)/python benchmarks/engines.py --backends hf --sizes organism
+	$(BIN)/python benchmarks/engines.py --backends hf --sizes 25m --kinds equal --rounds 3
+	$(BIN)/python benchmarks/products.py --sizes organism
+	$(BIN)/python benchmarks/tools.py --cache .bench/tools --sizes organism --threads 2
+	$(BIN)/python benchmarks/tools.py --cache .bench/tools --sizes 25m --modes single --threads 2 --rounds 1
 	$(BIN)/python benchmarks/replicas.py
-	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/reading.py --tokens 8192
 	$(BIN)/python benchmarks/growth.py .bench/growth
 	-$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/calibration.py
@@ -52,7 +53,6 @@ bench: .venv/.ready
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/tests_over_restarts.py
 
-# the same of vLLM, in its own environment
 bench-vllm: .venv-vllm/.ready
 	.venv-vllm/bin/python benchmarks/engines.py
 
