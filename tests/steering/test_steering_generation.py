@@ -18,6 +18,7 @@ from steering_requests import GREEDY, LAYER, direction, mixed_requests
 from tiny_models import MODEL_ARCHITECTURES
 
 from esr.errors import UserError
+from esr.steering import cohorts
 from esr.steering.batch import Batch
 from esr.steering.cohorts import Cohort
 from esr.steering.engine import Request, Sampling
@@ -176,10 +177,10 @@ def test_out_of_memory_behind_the_draw_changes_no_answer(tiny_subject: Any, monk
             raise torch.OutOfMemoryError("CUDA out of memory")
         return drawn
 
-    def looked_at(self: Batch, rows: int) -> Any:
+    def looked_at(self: Batch, rows: int) -> None:
         assert made[-1]() is None
         calls["retreat"] += 1
-        return retreat(self, rows)
+        retreat(self, rows)
 
     def scarce_keep(self: Cohort, rows: Any) -> list[int]:
         if calls["retreat"] == 2 and not calls["keep"]:
@@ -192,6 +193,39 @@ def test_out_of_memory_behind_the_draw_changes_no_answer(tiny_subject: Any, monk
     monkeypatch.setattr(Cohort, "keep", scarce_keep)
     got = list(HFEngine(subject, 64).generate(requests))
     assert (calls["retreat"], calls["keep"]) == (2, 1)
+    assert Counter(r.id for r in got) == Counter(r.id for r in requests)
+    assert {r.id: r.token_ids for r in got} == expected
+
+
+@pytest.mark.parametrize("where", ["before", "in the middle"])
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_out_of_memory_in_moving_rows_together_changes_no_answer(
+    tiny_subject: Any, monkeypatch: pytest.MonkeyPatch, where: str, call: int
+) -> None:
+    """Rows that have ended by then are answered, the others start anew, once each."""
+    subject, requests = tiny_subject(), mixed_requests(150)
+    expected = tokens(HFEngine(subject, 64), requests)
+    keep, room, calls = Cohort.keep, cohorts._room, Counter[str]()
+
+    def scarce_keep(self: Cohort, rows: Any) -> list[int]:
+        calls["keep"] += 1
+        if where == "before" and calls["keep"] == call:
+            calls["failed"] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        with monkeypatch.context() as patch:
+            patch.setattr(cohorts, "_room", scarce_room)
+            return keep(self, rows)
+
+    def scarce_room(*arguments: Any) -> torch.Tensor:
+        calls["room"] += 1
+        if where == "in the middle" and calls["room"] == call + 1:
+            calls["failed"] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return room(*arguments)
+
+    monkeypatch.setattr(Cohort, "keep", scarce_keep)
+    got = list(HFEngine(subject, 64).generate(requests))
+    assert calls["failed"] == 1
     assert Counter(r.id for r in got) == Counter(r.id for r in requests)
     assert {r.id: r.token_ids for r in got} == expected
 

@@ -112,6 +112,7 @@ class Batch:
         self._cohorts: list[Cohort] = []
         self._rows: list[_Row] = []  # cohort after cohort
         self._layout: Layout | None = None
+        self._given_up: list[Request] = []
 
     def __len__(self) -> int:
         return sum(row.live for row in self._rows)
@@ -175,22 +176,20 @@ class Batch:
             self._tidy()
         return finished
 
-    def retreat(self, rows: int) -> list[Request]:
-        """Give up the rows started last until at most so many are in flight; their requests. All are given up when
-        there is no memory to move the rest together."""
+    def retreat(self, rows: int) -> None:
+        """Give up the rows started last until at most so many are in flight."""
         if self._graphs is not None:
             self._graphs.forget()
-        live = [row for row in self._rows if row.live]
-        given_up = live[rows:]
-        for row in given_up:
+        for row in [row for row in self._rows if row.live][rows:]:
             row.live = False
-        try:
-            self._tidy(at_once=True)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            given_up, self._cohorts, self._rows, self._layout = live, [], [], None
-        return [row.request for row in given_up]
+            self._given_up.append(row.request)
+        self._tidy(at_once=True)
+
+    def taken_back(self) -> list[Request]:
+        """The requests of rows given up since this was asked: by ``retreat``, or because there was no memory to move
+        rows together. They are to start anew."""
+        requests, self._given_up = self._given_up, []
+        return requests
 
     # ---- what happens between two steps
 
@@ -244,7 +243,17 @@ class Batch:
         return [Request("", (self._pad_id,), sampling=Sampling(temperature=0))] * (self._min_rows - rows)
 
     def _tidy(self, at_once: bool = False) -> None:
-        """Take rows that have ended out, when there are enough of them."""
+        """Take rows that have ended out, when there are enough of them. All are given up when there is no memory to
+        move the others together."""
+        try:
+            self._move_together(at_once)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._given_up += [row.request for row in self._rows if row.live]
+            self._cohorts, self._rows, self._layout = [], [], None
+
+    def _move_together(self, at_once: bool) -> None:
         dead = sum(not row.live for row in self._rows)
         if dead < len(self._rows) and not at_once and dead * self._dead_share < len(self._rows):
             if self._layout is not None:

@@ -101,9 +101,12 @@ class HFEngine:
                     raise
             if finished is None:  # not in the handler, where the error still holds what the step had made
                 limit = self._halve(len(batch) + len(group))
-                waiting.put_back([*group, *batch.retreat(limit)])
-            else:
-                yield from finished
+                batch.retreat(limit)
+            given_up = batch.taken_back()
+            if given_up and finished is not None:  # there was no memory to move rows together
+                limit = self.batch_size = max(1, len(given_up) // 2)
+            waiting.put_back([*(group if finished is None else ()), *given_up])
+            yield from finished or ()
 
     def _halve(self, rows: int) -> int:
         if rows == 1:
