@@ -17,7 +17,7 @@ from esr.studies.config import JudgeSettings, StudyConfig
 from esr.studies.experiments.registry import Experiment, wanted
 from esr.studies.gate import most_candidates, next_batch
 from esr.studies.grading import Budget
-from esr.studies.judges import Coverage, make_judge
+from esr.studies.judges import Coverage, make_judge, recorded_coverage
 from esr.studies.prompts import study_prompts
 from esr.studies.store import Store, TrialRow
 
@@ -121,12 +121,15 @@ def plan_run(folder: Path, config: StudyConfig, experiments: Sequence[str]) -> P
             work = store.stages()
             stored = sum(s[3] for s in work)
             selected = store.record("selection", config.selection_key()) is not None
+            if store.records("surrogate"):
+                passes = 0
             if (found := store.record("calibration", "all")) is not None:
                 calibration, passes = Stage("calibration", 0, 0, 0), 0
                 usable = sum(row["threshold"] is not None for row in found)
                 cells = usable * config.prompts.per_direction
-                judge = make_judge(config.judge, config.subject, folder).key
-                known = _known(store, cells, [e.key for e in chosen], judge, Coverage.of(config.judge))
+                judge = make_judge(config.judge, config.subject, folder)
+                coverage = recorded_coverage(store, judge) or Coverage.of(config.judge)  # as the run takes it
+                known = _known(store, cells, [e.key for e in chosen], judge.key, coverage)
     directions, gate, bounded = Stage("directions", 0, 0, 0), "", True
     if not selected:
         each = len(d.efficacy_boosts) * d.efficacy_prompts
