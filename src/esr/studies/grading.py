@@ -104,7 +104,7 @@ class Grader:
     progress: Progress
     coverage: Coverage = field(default_factory=Coverage)
     budget: Budget | None = None
-    """None: there is no limit. Where it is spent, what is in flight is still judged and stored."""
+    """None: there is no limit. Where it is spent, what is in flight is waited for as after Ctrl-C."""
 
     def grade(self, responses: Iterator[Response], places: Mapping[str, Place]) -> dict[str, Judgement]:
         """The verdicts of all ``responses`` by their id; those in the store are not asked for again.

@@ -285,10 +285,13 @@ def budget_of(folder: Path, judge: str, max_cost: float | None) -> Budget | None
         return None
     known = price(folder, judge)
     if known is None:
-        raise UserError(
-            "a cost limit needs the judge's price", f"none known for {judge}", "Add it to prices.toml in the study"
-        )
+        raise _no_price(judge)
     return Budget(max_cost, known)
+
+
+def _no_price(judge: str) -> UserError:
+    rule, remedy = "a cost limit needs the judge's price", "Add it to prices.toml in the study"
+    return UserError(rule, f"none known for {judge}", remedy)
 
 
 def check_cost(plan: Plan, max_cost: float | None) -> None:
@@ -296,9 +299,7 @@ def check_cost(plan: Plan, max_cost: float | None) -> None:
     if max_cost is None:
         return
     if plan.dollars is None:
-        raise UserError(
-            "a cost limit needs the judge's price", f"none known for {plan.judge}", "Add it to prices.toml in the study"
-        )
+        raise _no_price(plan.judge)
     if not plan.bounded and plan.dollars:
         raise UserError(
             "a cost limit needs to know how many candidates the efficacy gate can try", plan.gate,

@@ -6,7 +6,7 @@ What comes back is a stream of (place, result), so that the study's process know
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from esr.steering.stopping import stop
@@ -67,20 +67,23 @@ class Replica:
     def activity(self, items: Sequence[tuple[int, tuple[Request, int, int]]]) -> Iterator[Item]:
         """See ``Engine.activity``; in order."""
         found = self._started().activity([text for _, text in items])
-        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
-            yield place, result
+        yield from _placed(items, found)
 
     def readings(self, items: Sequence[tuple[int, tuple[Request, tuple[int, ...]]]]) -> Iterator[Item]:
         """See ``Engine.readings``; the latents are the same in all items."""
         latents = items[0][1][1]
         found = self._started().readings([request for _, (request, _) in items], latents)
-        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
-            yield place, result
+        yield from _placed(items, found)
 
     def divergences(
         self, items: Sequence[tuple[int, tuple[Request, Sequence[tuple[Intervention, ...]]]]]
     ) -> Iterator[Item]:
         """See ``Engine.divergences``; in order."""
         found = self._started().divergences([text for _, text in items])
-        for (place, _), result in zip(items, found, strict=True):  # not `yield from`: Ray sends values into it
-            yield place, result
+        yield from _placed(items, found)
+
+
+def _placed(items: Sequence[Item], found: Iterable[Any]) -> Iterator[Item]:
+    """Results with the places of their items. A generator, because Ray sends values into what it is given."""
+    for (place, _), result in zip(items, found, strict=True):
+        yield place, result
